@@ -1,0 +1,2 @@
+//! What CI runs: one small file per command.
+fn main() {}
