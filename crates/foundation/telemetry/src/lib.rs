@@ -1,1 +1,5 @@
 #![doc = include_str!("../README.md")]
+
+pub mod metrics;
+
+pub use metrics::{Counter, Family, Gauge, Histogram, Metrics, MetricsError, keys};

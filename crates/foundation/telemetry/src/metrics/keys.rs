@@ -1,0 +1,68 @@
+//! The fixed names of the house's own metrics, so that dashboards and alerts outlive refactorings.
+//!
+//! Where OpenTelemetry's semantic conventions name the same thing, their name is taken, spelled the Prometheus way.
+
+/// Gauge `{service, version}`: what runs here.
+pub const BUILD_INFO: &str = "build_info";
+
+/// Histogram `{method, route, status}`, seconds: from the request's head to its answer's last byte.
+pub const HTTP_SERVER_REQUEST_DURATION_SECONDS: &str = "http_server_request_duration_seconds";
+/// Gauge: requests being answered.
+pub const HTTP_SERVER_ACTIVE_REQUESTS: &str = "http_server_active_requests";
+/// Histogram `{method, route}`, bytes: request bodies.
+pub const HTTP_SERVER_REQUEST_BODY_SIZE_BYTES: &str = "http_server_request_body_size_bytes";
+/// Histogram `{method, route}`, bytes: response bodies.
+pub const HTTP_SERVER_RESPONSE_BODY_SIZE_BYTES: &str = "http_server_response_body_size_bytes";
+/// Gauge: open connections.
+pub const HTTP_SERVER_OPEN_CONNECTIONS: &str = "http_server_open_connections";
+/// Counter `{reason}`: connections closed or refused by a limit.
+pub const HTTP_SERVER_REJECTED_CONNECTIONS_TOTAL: &str = "http_server_rejected_connections_total";
+/// Counter `{route}`: handlers that panicked.
+pub const HTTP_SERVER_PANICS_TOTAL: &str = "http_server_panics_total";
+
+/// Histogram `{method, host, status}`, seconds: outbound requests, one observation per attempt.
+pub const HTTP_CLIENT_REQUEST_DURATION_SECONDS: &str = "http_client_request_duration_seconds";
+/// Gauge: outbound requests under way.
+pub const HTTP_CLIENT_ACTIVE_REQUESTS: &str = "http_client_active_requests";
+/// Counter `{host}`: outbound attempts after the first.
+pub const HTTP_CLIENT_RETRIES_TOTAL: &str = "http_client_retries_total";
+
+/// Histogram `{system, operation, outcome}`, seconds: statements.
+pub const DB_CLIENT_OPERATION_DURATION_SECONDS: &str = "db_client_operation_duration_seconds";
+/// Gauge `{pool, state}` with state `idle` or `used`: pooled connections.
+pub const DB_CLIENT_CONNECTIONS: &str = "db_client_connections";
+/// Histogram `{pool}`, seconds: waiting for a pooled connection.
+pub const DB_CLIENT_CONNECTION_WAIT_SECONDS: &str = "db_client_connection_wait_seconds";
+/// Counter `{pool}`: waits for a pooled connection that timed out.
+pub const DB_CLIENT_CONNECTION_TIMEOUTS_TOTAL: &str = "db_client_connection_timeouts_total";
+
+/// Counter `{kind}`: jobs accepted.
+pub const JOBS_ENQUEUED_TOTAL: &str = "jobs_enqueued_total";
+/// Counter `{kind, outcome}` with outcome `done`, `retry`, `dead` or `cancelled`: attempts that ended.
+pub const JOBS_ATTEMPTS_TOTAL: &str = "jobs_attempts_total";
+/// Histogram `{kind}`, seconds: one attempt's run.
+pub const JOBS_RUN_DURATION_SECONDS: &str = "jobs_run_duration_seconds";
+/// Histogram `{kind}`, seconds: from due to claimed.
+pub const JOBS_WAIT_DURATION_SECONDS: &str = "jobs_wait_duration_seconds";
+/// Gauge `{state}`: jobs in the store.
+pub const JOBS_STORED: &str = "jobs_stored";
+/// Gauge: jobs running in this process.
+pub const JOBS_RUNNING: &str = "jobs_running";
+/// Counter: leases lost to another worker, or run out.
+pub const JOBS_LEASES_LOST_TOTAL: &str = "jobs_leases_lost_total";
+/// Counter: completions refused because the lease was another's.
+pub const JOBS_STALE_COMPLETIONS_TOTAL: &str = "jobs_stale_completions_total";
+/// Gauge `{kind}`: queued jobs of a kind nobody handles.
+pub const JOBS_UNHANDLED: &str = "jobs_unhandled";
+
+/// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
+pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
+/// Counter `{severity}`: audit events written.
+pub const AUDIT_EVENTS_TOTAL: &str = "audit_events_total";
+/// Counter: audit events dropped because the queue was full.
+pub const AUDIT_DROPPED_TOTAL: &str = "audit_dropped_total";
+
+/// Counter `{metric}`: lookups of label sets beyond the cap.
+pub const METRICS_OVERFLOW: &str = "telemetry_metrics_overflow_total";
+/// Counter `{metric}`: lookups of label sets that did not fit their metric.
+pub const METRICS_REJECTED: &str = "telemetry_metrics_rejected_total";
