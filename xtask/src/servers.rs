@@ -1,0 +1,82 @@
+//! The servers tests need: already running by URL, else a binary on the machine, else Debian's packages.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::shell::{self, Outcome, on_path};
+
+struct Server {
+    name: &'static str,
+    url: &'static str,
+    binary: &'static str,
+    package: &'static str,
+}
+
+const SERVERS: [Server; 2] = [
+    Server { name: "Postgres", url: "RUNTIME_TEST_POSTGRES_URL", binary: "postgres", package: "postgresql" },
+    Server { name: "Redis", url: "RUNTIME_TEST_REDIS_URL", binary: "redis-server", package: "redis-server" },
+];
+
+/// Finds each server, else installs it, else says the exact command to type.
+///
+/// The test kit starts the binaries it finds, once per run and on free ports.
+pub(crate) fn ensure() -> Outcome {
+    for server in SERVERS {
+        if let Ok(url) = std::env::var(server.url)
+            && !url.is_empty()
+        {
+            println!("{}: running, by {}", server.name, server.url);
+        } else if let Some(path) = find(server.binary) {
+            println!("{}: {}", server.name, path.display());
+        } else {
+            install(&server)?;
+        }
+    }
+    Ok(())
+}
+
+fn find(binary: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("bin"));
+    std::env::split_paths(&path).chain(folders).map(|folder| folder.join(binary)).find(|file| file.is_file())
+}
+
+fn install(server: &Server) -> Outcome {
+    let by_hand = format!(
+        "{} is not here. Install it with `sudo apt-get install -y {}`, or name a running one in {}",
+        server.name, server.package, server.url
+    );
+    if !on_path("apt-get") {
+        return Err(by_hand);
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    let sudo = || {
+        Command::new("sudo").args(["-n", "true"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    };
+    let prefix: &[&str] = match root {
+        true => &[],
+        false if on_path("sudo") && sudo() => &["sudo", "-n"],
+        false => return Err(by_hand),
+    };
+    let apt = |args: &[&str]| {
+        let words: Vec<&str> =
+            prefix.iter().copied().chain(["apt-get", "-q", "-y"]).chain(args.iter().copied()).collect();
+        let (program, rest) = words.split_first().ok_or("nothing to run")?;
+        shell::run(
+            Command::new(program).args(rest).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()),
+        )
+    };
+    if !Path::new("/var/lib/apt/lists")
+        .read_dir()
+        .is_ok_and(|mut lists| lists.any(|l| l.is_ok_and(|l| l.path().is_file() && l.file_name() != "lock")))
+    {
+        apt(&["update"]).map_err(|error| format!("{error}\n{by_hand}"))?;
+    }
+    apt(&["install", "--no-install-recommends", server.package])
+        .or_else(|_| {
+            apt(&["update"]).and_then(|()| apt(&["install", "--no-install-recommends", server.package]))
+        })
+        .map_err(|error| format!("{error}\n{by_hand}"))?;
+    find(server.binary).map(|_| ()).ok_or(by_hand)
+}
