@@ -1,1 +1,38 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    allow(unused, clippy::pedantic, reason = "without a backend there is nothing to drive")
+)]
+
+mod backend;
+mod config;
+mod connection;
+mod database;
+mod error;
+mod fingerprint;
+#[cfg(feature = "module")]
+mod module;
+mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod transaction;
+mod watch;
+
+pub use backend::Backend;
+pub use config::{DbConfig, Synchronous};
+pub use connection::Conn;
+pub use database::{Database, Dialect};
+pub use error::DbError;
+pub use fingerprint::fingerprint;
+#[cfg(feature = "module")]
+pub use module::{DB, DbModule};
+pub use pool::Pool;
+#[cfg(feature = "postgres")]
+pub use postgres::{PgConn, PgPool};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteConn, SqlitePool, SqlitePools};
+pub use sqlx;
+pub use transaction::{LostRace, Tx};
+pub use watch::StatementStats;

@@ -1,0 +1,328 @@
+//! A unit of work: committed when it succeeds, undone in every other case.
+
+use std::fmt;
+use std::time::Duration;
+
+use runtime_kernel::{Context, Deadline, Error, Retry, uuid_v7};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use sqlx_core::transaction::TransactionManager;
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::backend::Backend;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::connection::Conn;
+use crate::database::{Database, Dialect};
+use crate::error::DbError;
+
+/// An open transaction. Dropped without [`commit`](Self::commit), by an early return, a panic or a cancelled
+/// future, it is undone, and a statement still running is stopped on the server.
+pub struct Tx {
+    conn: TxConn,
+}
+
+enum TxConn {
+    #[cfg(feature = "sqlite")]
+    Sqlite(Box<Conn<sqlx::Sqlite>>),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<Conn<sqlx::Postgres>>),
+}
+
+/// Runs the same lines on whichever connection there is.
+macro_rules! on_conn {
+    ($tx:expr, $conn:ident => $body:expr) => {
+        match $tx {
+            #[cfg(feature = "sqlite")]
+            TxConn::Sqlite(ref mut $conn) => $body,
+            #[cfg(feature = "postgres")]
+            TxConn::Postgres(ref mut $conn) => $body,
+        }
+    };
+}
+
+impl Tx {
+    #[cfg(feature = "sqlite")]
+    pub(crate) async fn sqlite_on(pool: &crate::SqlitePool, deadline: Deadline) -> Result<Self, DbError> {
+        Ok(Self { conn: TxConn::Sqlite(Box::new(begin(pool.conn(deadline).await?).await?)) })
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn postgres_on(pool: &crate::PgPool, deadline: Deadline) -> Result<Self, DbError> {
+        Ok(Self { conn: TxConn::Postgres(Box::new(begin(pool.conn(deadline).await?).await?)) })
+    }
+
+    /// Which SQL it speaks.
+    pub fn dialect(&self) -> Dialect {
+        match self.conn {
+            #[cfg(feature = "sqlite")]
+            TxConn::Sqlite(_) => Dialect::Sqlite,
+            #[cfg(feature = "postgres")]
+            TxConn::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// The connection, when it is SQLite: `sqlx::query(..).execute(&mut *conn)`.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite(&mut self) -> Option<&mut crate::SqliteConn> {
+        match &mut self.conn {
+            TxConn::Sqlite(conn) => Some(conn),
+            #[cfg(feature = "postgres")]
+            TxConn::Postgres(_) => None,
+        }
+    }
+
+    /// The connection, when it is Postgres: `sqlx::query(..).execute(&mut *conn)`.
+    #[cfg(feature = "postgres")]
+    pub fn postgres(&mut self) -> Option<&mut crate::PgConn> {
+        match &mut self.conn {
+            #[cfg(feature = "sqlite")]
+            TxConn::Sqlite(_) => None,
+            TxConn::Postgres(conn) => Some(conn),
+        }
+    }
+
+    /// Makes it permanent.
+    ///
+    /// Not cancel-safe: dropped while the database answers, the outcome is unknown to the caller.
+    ///
+    /// # Errors
+    /// [`DbError::Aborted`] when one of its statements had failed, even if that error was ignored: Postgres would
+    /// answer such a `COMMIT` with success and keep nothing. [`DbError::Serialization`] for a lost race.
+    pub async fn commit(mut self) -> Result<(), DbError> {
+        on_conn!(self.conn, conn => commit(conn).await)
+    }
+
+    /// Undoes it now, and waits until that is done.
+    ///
+    /// # Errors
+    /// When the connection broke; the database then undoes it by itself.
+    pub async fn rollback(mut self) -> Result<(), DbError> {
+        on_conn!(self.conn, conn => rollback(conn).await)
+    }
+
+    /// Runs a part that can fail alone: a savepoint, kept on `Ok` and restored on `Err`, panic and cancellation.
+    ///
+    /// On SQLite a statement that was stopped, or found the disk full, ends the whole transaction; on Postgres
+    /// restoring the savepoint heals any failure.
+    ///
+    /// # Errors
+    /// What `work` returns, or the savepoint's own failure.
+    pub async fn nested<T, E, F>(&mut self, work: F) -> Result<T, E>
+    where
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let was = on_conn!(self.conn, conn => savepoint(conn).await)?;
+        let mut guard = Savepoint { tx: self, open: true };
+        let result = work(guard.tx).await;
+        guard.open = false;
+        let keep = result.is_ok();
+        let ended = on_conn!(guard.tx.conn, conn => end_savepoint(conn, keep, was).await);
+        match (result, ended) {
+            (Ok(_), Err(error)) => Err(error.into()),
+            (result, _) => result,
+        }
+    }
+}
+
+/// An open savepoint; restored when dropped open.
+struct Savepoint<'t> {
+    tx: &'t mut Tx,
+    open: bool,
+}
+
+impl Drop for Savepoint<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            on_conn!(self.tx.conn, conn => abandon_savepoint(conn));
+        }
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn begin<DB: Backend>(mut conn: Conn<DB>) -> Result<Conn<DB>, DbError> {
+    let usual = conn.state.watch.statement_timeout;
+    let (inner, state) = conn.parts()?;
+    // Set first: dropped in the middle, the connection is cleaned rather than reused.
+    state.in_transaction = true;
+    DB::TransactionManager::begin(inner, DB::begin_sql(state.limit(), usual)).await?;
+    Ok(conn)
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn commit<DB: Backend>(conn: &mut Conn<DB>) -> Result<(), DbError> {
+    let (inner, state) = conn.parts()?;
+    state.doomed |= DB::fired(&state.guard);
+    if state.unseen && !state.doomed {
+        state.doomed = !DB::can_commit(inner).await;
+    }
+    if state.doomed {
+        rollback(conn).await?;
+        return Err(DbError::Aborted);
+    }
+    let (inner, state) = conn.parts()?;
+    DB::arm(&state.guard, None);
+    DB::TransactionManager::commit(inner).await?;
+    state.in_transaction = false;
+    Ok(())
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn rollback<DB: Backend>(conn: &mut Conn<DB>) -> Result<(), DbError> {
+    let (inner, state) = conn.parts()?;
+    DB::arm(&state.guard, None);
+    if state.doomed && !DB::SAVEPOINT_HEALS {
+        // SQLite may have rolled back by itself, so a failing ROLLBACK is no news; dropping cleans up.
+        return Ok(());
+    }
+    while DB::TransactionManager::get_transaction_depth(inner) > 0 {
+        DB::TransactionManager::rollback(inner).await?;
+    }
+    state.in_transaction = false;
+    Ok(())
+}
+
+/// Opens a savepoint and says whether sqlx's own connection had been handed out before it.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn savepoint<DB: Backend>(conn: &mut Conn<DB>) -> Result<bool, DbError> {
+    if conn.state.doomed {
+        return Err(DbError::Aborted);
+    }
+    let (inner, state) = conn.parts()?;
+    DB::TransactionManager::begin(inner, None).await?;
+    Ok(state.unseen)
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn end_savepoint<DB: Backend>(conn: &mut Conn<DB>, keep: bool, was: bool) -> Result<(), DbError> {
+    let (inner, state) = conn.parts()?;
+    if !keep {
+        DB::TransactionManager::rollback(inner).await?;
+        if DB::SAVEPOINT_HEALS {
+            state.doomed = false;
+            state.unseen = was;
+        }
+        return Ok(());
+    }
+    if state.doomed {
+        // Releasing an aborted savepoint fails; restoring it keeps the transaction usable.
+        DB::TransactionManager::rollback(inner).await?;
+        state.doomed = !DB::SAVEPOINT_HEALS;
+        return Err(DbError::Aborted);
+    }
+    Ok(DB::TransactionManager::commit(inner).await?)
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn abandon_savepoint<DB: Backend>(conn: &mut Conn<DB>) {
+    if let Ok((inner, state)) = conn.parts() {
+        DB::TransactionManager::start_rollback(inner);
+        if DB::SAVEPOINT_HEALS {
+            state.doomed = false;
+        }
+    }
+}
+
+/// An error that can say whether its transaction should be run again. Implement it for your own error to use it in
+/// [`Database::transaction`].
+pub trait LostRace {
+    /// Whether running the same transaction again at once may succeed.
+    fn is_lost_race(&self) -> bool;
+}
+
+impl LostRace for DbError {
+    fn is_lost_race(&self) -> bool {
+        self.is_lost_race()
+    }
+}
+
+impl LostRace for Error {
+    fn is_lost_race(&self) -> bool {
+        self.retry() == Retry::Now
+    }
+}
+
+impl Database {
+    /// Runs `work` in a transaction: committed on `Ok`; undone on `Err`, panic, deadline and cancellation.
+    ///
+    /// After a lost race (serialisation failure, deadlock, SQLite's lock held by another process) it runs again,
+    /// up to `db.retries` times with a short random pause, within the context's deadline. So `work` must do
+    /// nothing outside the transaction that may not happen twice.
+    ///
+    /// ```
+    /// # use runtime_db::{Database, DbConfig, DbError, sqlx};
+    /// # use runtime_kernel::{Context, Source, SystemClock};
+    /// # #[cfg(feature = "sqlite")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), DbError> {
+    /// # let db = Database::connect(&DbConfig::at("sqlite::memory:"), SystemClock::shared()).await?;
+    /// # let context = Context::new(Source::Cli, &SystemClock);
+    /// let answer: i64 = db
+    ///     .transaction(&context, async |tx| {
+    ///         let conn = tx.sqlite().ok_or(DbError::Unsupported("SQLite only"))?;
+    ///         Ok::<_, DbError>(sqlx::query_scalar("SELECT 42").fetch_one(&mut *conn).await?)
+    ///     })
+    ///     .await?;
+    /// assert_eq!(answer, 42);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// What `work` returns; [`DbError::Deadline`] when time is up; [`DbError::Aborted`] when `work` said `Ok`
+    /// after a statement had failed.
+    pub async fn transaction<T, E, F>(&self, context: &Context, mut work: F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut Tx) -> Result<T, E>,
+        E: From<DbError> + LostRace,
+    {
+        let clock = self.clock();
+        let mut round = 0;
+        loop {
+            let error = match self.attempt(context, &mut work).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            if !error.is_lost_race() || round >= self.retries() || context.deadline.is_expired(&**clock) {
+                return Err(error);
+            }
+            round += 1;
+            tracing::debug!(round, "the transaction lost a race and runs again");
+            clock.sleep(pause(round, uuid_v7(&**clock).as_u128())).await;
+        }
+    }
+
+    async fn attempt<T, E, F>(&self, context: &Context, work: &mut F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut Tx) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let mut tx = self.begin(context).await?;
+        let done = context.deadline.run(&**self.clock(), work(&mut tx)).await;
+        match done.map_err(DbError::of_deadline)? {
+            Ok(value) => {
+                tx.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // The error of the work is the one worth telling; a failed rollback means a lost connection.
+                let _ = tx.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Full jitter under a doubling cap, 10 ms at first and 1 s at most.
+fn pause(round: u32, random: u128) -> Duration {
+    let cap = 10_000u64.saturating_mul(1 << round.min(7)).min(1_000_000);
+    let random = u64::try_from(random & u128::from(u64::MAX >> 2)).unwrap_or_default();
+    Duration::from_micros(random % cap)
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").field("dialect", &self.dialect()).finish_non_exhaustive()
+    }
+}
