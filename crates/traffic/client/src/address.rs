@@ -70,7 +70,9 @@ fn of_v4(address: Ipv4Addr) -> AddressClass {
         [169, 254, ..] => AddressClass::LinkLocal,
         [100, 64..=127, ..] => AddressClass::CarrierNat,
         [168, 63, 129, 16] => AddressClass::Metadata,
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [198, 18..=19, ..] => AddressClass::Documentation,
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [198, 18..=19, ..] => {
+            AddressClass::Documentation
+        }
         [224..=239, ..] | [255, 255, 255, 255] => AddressClass::Multicast,
         // 192.0.0.0/24: protocol assignments. 192.88.99.0/24: the 6to4 relays that were. 240/4: never given out.
         [192, 0, 0, _] | [192, 88, 99, _] | [240..=255, ..] => AddressClass::Reserved,

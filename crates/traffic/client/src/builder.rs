@@ -33,7 +33,14 @@ impl fmt::Debug for ClientBuilder {
 
 impl ClientBuilder {
     pub(crate) fn new(config: ClientConfig, clock: SharedClock) -> Self {
-        Self { config, clock, guard: None, lookup: Arc::new(SystemLookup), retry: RetryPolicy::none(), rng: None }
+        Self {
+            config,
+            clock,
+            guard: None,
+            lookup: Arc::new(SystemLookup),
+            retry: RetryPolicy::none(),
+            rng: None,
+        }
     }
 
     /// Judges targets by this guard instead of the configured one.
@@ -72,7 +79,9 @@ impl ClientBuilder {
         self.config.check().map_err(|(key, message)| ClientError::Config { key, message })?;
         let guard = match self.guard {
             Some(guard) => guard,
-            None => self.config.build_guard().map_err(|(key, message)| ClientError::Config { key, message })?,
+            None => {
+                self.config.build_guard().map_err(|(key, message)| ClientError::Config { key, message })?
+            }
         };
         let guard = Arc::new(guard);
         let tls = tls(&self.config)?;
@@ -91,7 +100,11 @@ impl ClientBuilder {
     }
 }
 
-fn connector(config: &ClientConfig, tls: TlsConfig, resolver: GuardedResolver) -> Result<reqwest::Client, ClientError> {
+fn connector(
+    config: &ClientConfig,
+    tls: TlsConfig,
+    resolver: GuardedResolver,
+) -> Result<reqwest::Client, ClientError> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::new(resolver))
@@ -112,7 +125,8 @@ fn tls(config: &ClientConfig) -> Result<TlsConfig, ClientError> {
     let wrong = |message: String| ClientError::Config { key: "ca_file", message };
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = &config.ca_file {
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
         for certificate in certificates {
             let certificate = certificate.map_err(|error| wrong(format!("is not PEM: {error}")))?;
             roots.add(certificate).map_err(|error| wrong(format!("holds a bad certificate: {error}")))?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use runtime_kernel::{Classify, Context, Deadline, Retry, SharedClock};
 use runtime_resilience::{Cause, RetryPolicy, SharedRng, retry_with};
 
@@ -39,7 +39,10 @@ pub(crate) struct Inner {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("config", &self.inner.config).field("guard", &self.inner.guard).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("config", &self.inner.config)
+            .field("guard", &self.inner.guard)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,7 +101,9 @@ impl Client {
         let repeatable = call.repeatable.unwrap_or_else(|| is_repeatable(&call.hop));
         let policy = call.retry.as_ref().unwrap_or(&inner.retry);
         let answered = Mutex::new(None);
-        let keep = |response: Option<Response>| std::mem::replace(&mut *answered.lock().unwrap_or_else(PoisonError::into_inner), response);
+        let keep = |response: Option<Response>| {
+            std::mem::replace(&mut *answered.lock().unwrap_or_else(PoisonError::into_inner), response)
+        };
         let classify = |failed: &Failed| match failed {
             Failed::Status(retry) => *retry,
             // What may have reached the other side is repeated only when that does no harm.
@@ -109,7 +114,8 @@ impl Client {
             keep(None);
             async {
                 let response = self.follow(context, &call).await.map_err(Failed::Error)?;
-                match verdict(response.status(), response.headers(), inner.clock.utc()).filter(|_| repeatable) {
+                match verdict(response.status(), response.headers(), inner.clock.utc()).filter(|_| repeatable)
+                {
                     None => Ok(response),
                     Some(retry) => {
                         keep(Some(response));
@@ -120,12 +126,14 @@ impl Client {
         };
         // An attempt that timed out is repeated by the loop itself, so one that may not be gets no other.
         let single = RetryPolicy::none();
-        let bounded = policy.attempt_timeout().and_then(|timeout| single.clone().with_attempt_timeout(timeout).ok());
+        let bounded =
+            policy.attempt_timeout().and_then(|timeout| single.clone().with_attempt_timeout(timeout).ok());
         let policy = match (repeatable, bounded.as_ref()) {
             (false, Some(bounded)) => bounded,
             _ => policy,
         };
-        let result = retry_with(policy, &*inner.clock, call.deadline, &mut inner.rng.clone(), classify, attempt).await;
+        let result =
+            retry_with(policy, &*inner.clock, call.deadline, &mut inner.rng.clone(), classify, attempt).await;
         let error = match result {
             Ok(response) => return Ok(response),
             Err(error) => error,
@@ -145,7 +153,11 @@ impl Client {
         for _ in 0..=inner.config.max_redirects {
             inner.guard.check_url(&hop.url)?;
             let response = self.exchange(context, call, &hop).await?;
-            let next = if inner.config.max_redirects == 0 { None } else { hop.next(response.status(), response.headers())? };
+            let next = if inner.config.max_redirects == 0 {
+                None
+            } else {
+                hop.next(response.status(), response.headers())?
+            };
             match next {
                 None => return Ok(response),
                 Some(next) => hop = next,
@@ -168,16 +180,23 @@ impl Client {
             *request.body_mut() = Some(hop.body.clone().into());
         }
         let pool = if inner.guard.names_host(host, port) { &inner.named } else { &inner.guarded };
-        let sent = call.deadline.run(&*inner.clock, pool.execute(request)).await.map_err(|_| ClientError::Deadline)?;
-        let response = sent.map_err(|error| ClientError::from_reqwest(error, host, inner.config.connect_timeout))?;
+        let sent = call
+            .deadline
+            .run(&*inner.clock, pool.execute(request))
+            .await
+            .map_err(|_| ClientError::Deadline)?;
+        let response =
+            sent.map_err(|error| ClientError::from_reqwest(error, host, inner.config.connect_timeout))?;
         Response::new(response, host, call, inner)
     }
 }
 
 /// Whether doing it twice is the same as doing it once (RFC 9110 §9.2.2), or the other side sees to it by key.
 fn is_repeatable(hop: &Hop) -> bool {
-    matches!(hop.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
-        || hop.headers.contains_key("idempotency-key")
+    matches!(
+        hop.method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+    ) || hop.headers.contains_key("idempotency-key")
 }
 
 /// Trace under a span of its own, request id and the time left; what the request set itself stays.

@@ -103,7 +103,9 @@ impl ClientConfig {
     }
 
     pub(crate) fn build_guard(&self) -> Result<crate::Guard, (&'static str, String)> {
-        let guard = crate::Guard::new(self.guard).allow(&self.allow_private).map_err(|error| ("allow_private", error.to_string()))?;
+        let guard = crate::Guard::new(self.guard)
+            .allow(&self.allow_private)
+            .map_err(|error| ("allow_private", error.to_string()))?;
         Ok(if self.allow_ports.is_empty() { guard } else { guard.ports(self.allow_ports.iter().copied()) })
     }
 }

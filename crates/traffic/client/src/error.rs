@@ -98,9 +98,11 @@ impl Classify for ClientError {
         match self {
             Self::Config { .. } | Self::Request(_) => ErrorKind::Invalid,
             Self::Refused(_) => ErrorKind::Forbidden,
-            Self::Connect { .. } | Self::Broken { .. } | Self::TooManyRedirects(_) | Self::BadRedirect | Self::Decode(_) => {
-                ErrorKind::Unavailable
-            }
+            Self::Connect { .. }
+            | Self::Broken { .. }
+            | Self::TooManyRedirects(_)
+            | Self::BadRedirect
+            | Self::Decode(_) => ErrorKind::Unavailable,
             Self::Timeout { .. } | Self::Deadline => ErrorKind::Timeout,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
         }

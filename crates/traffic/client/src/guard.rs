@@ -78,7 +78,8 @@ impl Guard {
     /// [`AllowError`] quotes the entry that cannot be read.
     pub fn allow<S: AsRef<str>>(mut self, entries: impl IntoIterator<Item = S>) -> Result<Self, AllowError> {
         for entry in entries {
-            self.allowed.push(Rule::parse(entry.as_ref()).ok_or_else(|| AllowError(entry.as_ref().to_owned()))?);
+            self.allowed
+                .push(Rule::parse(entry.as_ref()).ok_or_else(|| AllowError(entry.as_ref().to_owned()))?);
         }
         Ok(self)
     }
@@ -105,7 +106,8 @@ impl Guard {
             _ => None,
         };
         let host = url.host_str().unwrap_or_default();
-        let named = self.names_host(host, port) || literal.is_some_and(|address| self.names_address(address, Some(port)));
+        let named = self.names_host(host, port)
+            || literal.is_some_and(|address| self.names_address(address, Some(port)));
         if named {
             return Ok(());
         }

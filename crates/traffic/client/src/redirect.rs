@@ -1,7 +1,10 @@
 //! Where a redirect leads, and what may go along (RFC 9110 §15.4, Fetch §4.4).
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, COOKIE, LOCATION, PROXY_AUTHORIZATION};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
+    COOKIE, LOCATION, PROXY_AUTHORIZATION,
+};
 use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use runtime_kernel::units::ByteSize;
 use runtime_kernel::{Context, Deadline};
 use runtime_resilience::RetryPolicy;

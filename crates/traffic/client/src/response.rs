@@ -27,13 +27,21 @@ pub struct Response {
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("status", &self.status()).field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("host", &self.host)
+            .finish_non_exhaustive()
     }
 }
 
 impl Response {
     /// Refuses at once what says itself that it is too large.
-    pub(crate) fn new(response: reqwest::Response, host: &str, call: &Call, client: &Inner) -> Result<Self, ClientError> {
+    pub(crate) fn new(
+        response: reqwest::Response,
+        host: &str,
+        call: &Call,
+        client: &Inner,
+    ) -> Result<Self, ClientError> {
         let body_follows = call.hop.method != http::Method::HEAD;
         if body_follows && response.content_length().is_some_and(|length| length > call.limit) {
             return Err(ClientError::TooLarge { limit: ByteSize::bytes(call.limit) });
@@ -78,7 +86,8 @@ impl Response {
             true => ClientError::Timeout { phase: Phase::Read, after: self.read_timeout },
             false => ClientError::Deadline,
         })?;
-        let chunk = read.map_err(|error| ClientError::from_reqwest(error, &self.host, self.connect_timeout))?;
+        let chunk =
+            read.map_err(|error| ClientError::from_reqwest(error, &self.host, self.connect_timeout))?;
         if let Some(chunk) = &chunk {
             self.seen = self.seen.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
             if self.seen > self.limit {

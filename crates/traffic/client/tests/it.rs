@@ -1,0 +1,20 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests fail by panicking"
+)]
+
+mod it {
+    mod address;
+    mod body;
+    mod calls;
+    mod guard;
+    #[cfg(feature = "module")]
+    mod module;
+    mod redirects;
+    mod retries;
+    mod server;
+}
