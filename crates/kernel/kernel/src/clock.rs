@@ -132,7 +132,11 @@ impl Clock for ManualClock {
     }
 
     fn utc(&self) -> Timestamp {
-        self.epoch.saturating_add(jiff::SignedDuration::try_from(self.elapsed()).unwrap_or(jiff::SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+        self.epoch
+            .saturating_add(
+                jiff::SignedDuration::try_from(self.elapsed()).unwrap_or(jiff::SignedDuration::MAX),
+            )
+            .unwrap_or(Timestamp::MAX)
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {

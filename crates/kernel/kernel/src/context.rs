@@ -210,7 +210,11 @@ mod tests {
             (&"x".repeat(128), true),
             (&"x".repeat(129), false),
         ] {
-            assert_eq!(RequestId::accept(text).map(|id| id.to_string()), ok.then(|| text.to_owned()), "{text:?}");
+            assert_eq!(
+                RequestId::accept(text).map(|id| id.to_string()),
+                ok.then(|| text.to_owned()),
+                "{text:?}"
+            );
         }
     }
 

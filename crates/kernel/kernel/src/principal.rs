@@ -73,7 +73,11 @@ impl Principal {
 
     /// The house itself, allowed everything everywhere.
     pub fn system(id: impl Into<Arc<str>>) -> Self {
-        Self { scopes: vec![Arc::from("*")], reach: Reach::Everywhere, ..Self::new(PrincipalKind::System, id) }
+        Self {
+            scopes: vec![Arc::from("*")],
+            reach: Reach::Everywhere,
+            ..Self::new(PrincipalKind::System, id)
+        }
     }
 
     /// Whether a scope is granted: exactly, by `area:*`, or by `*`.
@@ -92,7 +96,9 @@ impl Principal {
         self.scopes.iter().any(|granted| {
             &**granted == "*"
                 || &**granted == scope
-                || granted.strip_suffix('*').is_some_and(|area| area.ends_with(':') && scope.starts_with(area))
+                || granted
+                    .strip_suffix('*')
+                    .is_some_and(|area| area.ends_with(':') && scope.starts_with(area))
         })
     }
 }

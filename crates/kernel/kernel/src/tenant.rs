@@ -14,7 +14,9 @@ pub struct Name(Arc<str>);
 
 /// Text that cannot be a [`Name`]. Does not repeat the text: it may come from an anonymous caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a realm, tenant or organisation key is 1 to 63 letters, digits, `_`, `.` or `-`, first a letter or digit")]
+#[error(
+    "a realm, tenant or organisation key is 1 to 63 letters, digits, `_`, `.` or `-`, first a letter or digit"
+)]
 pub struct NameError;
 
 impl Name {
@@ -26,7 +28,11 @@ impl Name {
         let text = text.as_ref();
         let alphabet = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if first && text.len() <= 63 && text.bytes().all(alphabet) { Ok(Self(Arc::from(text))) } else { Err(NameError) }
+        if first && text.len() <= 63 && text.bytes().all(alphabet) {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(NameError)
+        }
     }
 
     /// The key.

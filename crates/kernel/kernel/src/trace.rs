@@ -124,7 +124,9 @@ impl FromStr for TraceContext {
             return Err(TraceError("shorter than 55 characters"));
         };
         let [v0, v1, b'-', trace @ .., f0, f1] = head else { return Err(TraceError("misplaced dashes")) };
-        let Some([version]) = hex::<1>(&[*v0, *v1]) else { return Err(TraceError("version is not hexadecimal")) };
+        let Some([version]) = hex::<1>(&[*v0, *v1]) else {
+            return Err(TraceError("version is not hexadecimal"));
+        };
         if version == 0xff {
             return Err(TraceError("version ff is forbidden"));
         }
@@ -140,7 +142,9 @@ impl FromStr for TraceContext {
         ) else {
             return Err(TraceError("ids are not lower-case hexadecimal"));
         };
-        let Some([flags]) = hex::<1>(&[*f0, *f1]) else { return Err(TraceError("flags are not hexadecimal")) };
+        let Some([flags]) = hex::<1>(&[*f0, *f1]) else {
+            return Err(TraceError("flags are not hexadecimal"));
+        };
         if trace_id == [0; 16] || span_id == [0; 8] {
             return Err(TraceError("an id of all zeroes is forbidden"));
         }
@@ -150,9 +154,8 @@ impl FromStr for TraceContext {
 }
 
 fn random_span() -> [u8; 8] {
-    let [.., a, b, c, d, e, f, g, h] = Uuid::new_v4().into_bytes();
-    // The first of the eight carries the UUID's variant bits, which are never zero.
-    [a, b, c, d, e, f, g, h]
+    // The low half carries the UUID's variant bits, so the id is never zero.
+    Uuid::new_v4().as_u64_pair().1.to_be_bytes()
 }
 
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {

@@ -117,7 +117,9 @@ impl FromStr for ByteSize {
     type Err = NotASize;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<bytesize::ByteSize>().map(|size| Self(size.as_u64())).map_err(|_| NotASize(text.to_owned()))
+        text.parse::<bytesize::ByteSize>()
+            .map(|size| Self(size.as_u64()))
+            .map_err(|_| NotASize(text.to_owned()))
     }
 }
 
@@ -146,7 +148,9 @@ impl<'de> Deserialize<'de> for ByteSize {
             }
 
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-                u64::try_from(bytes).map(ByteSize).map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
+                u64::try_from(bytes)
+                    .map(ByteSize)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
             }
         }
         deserializer.deserialize_any(Size)
