@@ -31,7 +31,7 @@ impl Default for SupervisionConfig {
     fn default() -> Self {
         Self {
             restarts: 5,
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             delay: Duration::from_millis(200),
             delay_max: Duration::from_secs(10),
         }
@@ -51,7 +51,7 @@ impl Section for SupervisionConfig {
     const PATH: &'static str = "supervision";
 
     fn validate(&self) -> Result<(), Invalid> {
-        let longest = Duration::from_secs(24 * 3600);
+        let longest = Duration::from_hours(24);
         if self.restarts > 1000 {
             return Err(Invalid::new("restarts", "must be at most 1000"));
         }

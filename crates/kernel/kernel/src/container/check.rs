@@ -7,7 +7,7 @@ use super::entry::{Entry, Lifetime};
 use super::error::Problem;
 
 /// Applies the replacements, then lists every problem of the graph.
-pub(super) fn check(entries: &mut Vec<Entry>, replacements: Vec<Entry>) -> Vec<Problem> {
+pub(super) fn check(entries: &mut [Entry], replacements: Vec<Entry>) -> Vec<Problem> {
     let mut problems = Vec::new();
     refuse_duplicates(entries, &mut problems);
     for replacement in replacements {

@@ -47,6 +47,8 @@ type Disposer = Box<dyn Fn(&Value) -> Option<Box<dyn FnOnce() -> HookFuture + Se
 /// How the value comes to be.
 pub(super) enum Origin {
     Ready(Value),
+    /// Ready-made, and moved into its cell when the container was built.
+    InCell,
     Built(Factory),
     /// The request context the scope was opened with.
     ScopeContext,

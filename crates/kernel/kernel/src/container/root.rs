@@ -69,9 +69,9 @@ impl Container {
             .map(|mut entry| {
                 let place = scoped;
                 scoped += usize::from(entry.lifetime == Lifetime::Scoped);
-                let origin = std::mem::replace(&mut entry.origin, Origin::ScopeContext);
+                let origin = std::mem::replace(&mut entry.origin, Origin::InCell);
                 let (cell, origin) = match origin {
-                    Origin::Ready(value) => (Cell::filled(value), Origin::ScopeContext),
+                    Origin::Ready(value) => (Cell::filled(value), Origin::InCell),
                     other => (Cell::default(), other),
                 };
                 entry.origin = origin;

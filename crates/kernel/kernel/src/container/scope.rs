@@ -64,19 +64,27 @@ impl Scope {
         self.cells.get_or_init(|| (0..self.graph.scoped).map(|_| Cell::default()).collect())
     }
 
+    /// Whether this or a scope above it has been disposed.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire) || self.graph.closed.load(Ordering::Acquire)
+        let mut scope = Some(self);
+        while let Some(at) = scope {
+            if at.closed.load(Ordering::Acquire) {
+                return true;
+            }
+            scope = at.parent.as_deref();
+        }
+        false
     }
 
     /// Remembers what to dispose; gives it back when this scope has been disposed meanwhile.
     pub(super) fn remember(self: &Arc<Self>, disposable: Disposable) -> Result<(), Disposable> {
+        // Announced before the check: a parent that closes either finds this scope below it or is seen closed here.
+        self.announce();
         let mut built = lock(&self.built);
         if self.is_closed() {
             return Err(disposable);
         }
         built.push(disposable);
-        drop(built);
-        self.announce();
         Ok(())
     }
 

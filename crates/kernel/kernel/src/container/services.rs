@@ -144,7 +144,7 @@ impl fmt::Debug for Services {
     }
 }
 
-/// A registration just made, for its options.
+/// A registration just made, for saying how its value is disposed.
 pub struct Registration<'a, T: ?Sized> {
     entry: Option<&'a mut Entry>,
     of: PhantomData<fn(&T)>,
@@ -154,19 +154,19 @@ pub struct Registration<'a, T: ?Sized> {
 const DISPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<T: ?Sized + Send + Sync + 'static> Registration<'_, T> {
-    /// What is done with the value when its container or scope is disposed, within 5 s. The last one set counts.
+    /// What is done with the value when its container or scope is disposed, within 5 s.
     ///
     /// A ready-made value counts as built first, in the order of registration. A value never built is not disposed.
-    pub fn on_dispose<F, W>(self, hook: F) -> Self
+    pub fn on_dispose<F, W>(self, hook: F)
     where
         F: Fn(Arc<T>) -> W + Send + Sync + 'static,
         W: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        self.on_dispose_within(DISPOSE_TIMEOUT, hook)
+        self.on_dispose_within(DISPOSE_TIMEOUT, hook);
     }
 
     /// As [`on_dispose`](Self::on_dispose), with the longest it may take.
-    pub fn on_dispose_within<F, W>(mut self, timeout: Duration, hook: F) -> Self
+    pub fn on_dispose_within<F, W>(mut self, timeout: Duration, hook: F)
     where
         F: Fn(Arc<T>) -> W + Send + Sync + 'static,
         W: Future<Output = Result<(), Error>> + Send + 'static,
@@ -174,6 +174,5 @@ impl<T: ?Sized + Send + Sync + 'static> Registration<'_, T> {
         if let Some(entry) = self.entry.as_deref_mut() {
             entry.disposed_by::<T, F, W>(hook, timeout);
         }
-        self
     }
 }

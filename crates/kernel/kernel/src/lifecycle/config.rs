@@ -47,7 +47,7 @@ impl Section for ShutdownConfig {
 
     fn validate(&self) -> Result<(), Invalid> {
         // An hour is far beyond any orchestrator's patience and far below what a clock can add.
-        let longest = Duration::from_secs(3600);
+        let longest = Duration::from_hours(1);
         if self.timeout.is_zero() || self.timeout > longest {
             return Err(Invalid::new("timeout", "must be more than 0s and at most 1h"));
         }
