@@ -126,7 +126,11 @@ impl App {
     }
 
     /// The app's one value of a type, for modules to add to and higher crates to read: `app.contribute::<Routes>()`.
-    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "the map is keyed by the type it holds")]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the map is keyed by the type it holds"
+    )]
     pub fn contribute<T: Default + Send + 'static>(&mut self) -> &mut T {
         self.contributions
             .entry(TypeId::of::<T>())

@@ -170,7 +170,7 @@ fn missing(entries: &[Entry], entry: &Entry, need: &Needed) -> Problem {
     let names = entries.iter().map(|known| known.token.key.name).filter(|name| *name != entry.token.key.name);
     let near = names
         .map(|name| (strsim::jaro_winkler(name, need.key.name), name))
-        .filter(|(score, _)| *score > 0.9)
+        .filter(|(score, _)| *score > 0.94)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name);
     Problem::Missing { token: need.key.name, needed_by: entry.token.key.name, at: entry.at, near }

@@ -164,7 +164,8 @@ impl Container {
 
     /// Disposes what was built here, newest first, after the scopes below that still have something to dispose.
     ///
-    /// A hook that fails, panics or hangs is reported and the rest still run. From now on nothing can be had here;
+    /// Needs a tokio runtime with its timer on. A hook that fails, panics or hangs is reported and the rest still
+    /// run. From now on nothing can be had here;
     /// a construction that is under way is disposed as soon as it ends. A second call finds nothing to do.
     /// When the future is dropped, the hook that runs is cut and the rest are left to the next call.
     pub async fn dispose(&self) -> DisposeReport {

@@ -57,7 +57,7 @@ impl fmt::Display for Outcome {
 /// Runs a hook in a task of its own for at most `limit`: a panic is caught, and even a hook that blocks its
 /// thread does not hold up the caller on a runtime with more than one.
 ///
-/// A limit of zero still polls once. Dropping the returned future aborts the hook.
+/// Dropping the returned future aborts the hook.
 pub(crate) async fn guard(limit: Duration, hook: HookFuture) -> (Outcome, Duration) {
     let clock = SystemClock;
     let started = clock.now();

@@ -115,7 +115,7 @@ impl Shutdown {
 
     /// Waits until the end is asked for, then goes down through every stage.
     ///
-    /// Takes at most the drain delay plus the budget, and a moment. To be run once: a second run finds no hooks.
+    /// Takes at most the drain delay plus the budget, plus 10 ms for each hook that comes when the budget is used up. To be run once: a second run finds no hooks.
     /// Dropping the future aborts the hook that runs; the rest stay registered for another run.
     pub async fn run(&self) -> ShutdownReport {
         self.0.triggered.cancelled().await;
@@ -169,7 +169,7 @@ impl Shutdown {
 
     async fn run_hook(&self, hook: Hook, alone: bool, budget: &Budget) -> HookReport {
         let Hook { stage, name, timeout, start } = hook;
-        let share = if alone { budget.left() } else { budget.left() / 4 * 3 };
+        let share = if alone { budget.left() } else { budget.left() / 4 * 3 }.max(LEAST);
         let (outcome, elapsed) = tokio::select! {
             biased;
             () = self.0.forced.cancelled() => (Outcome::Forced, Duration::ZERO),
@@ -214,6 +214,9 @@ impl fmt::Debug for Shutdown {
             .finish_non_exhaustive()
     }
 }
+
+/// What a hook gets when nothing is left of the budget: enough for one that has no need to wait.
+const LEAST: Duration = Duration::from_millis(10);
 
 struct Budget {
     end: std::time::Instant,
