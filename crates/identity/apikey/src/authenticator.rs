@@ -57,7 +57,13 @@ struct Uses {
 }
 
 impl Authenticator {
-    pub(crate) fn new(store: Arc<dyn KeyStore>, clock: SharedClock, config: &ApiKeyConfig, hasher: Hasher, hooks: Hooks) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn KeyStore>,
+        clock: SharedClock,
+        config: &ApiKeyConfig,
+        hasher: Hasher,
+        hooks: Hooks,
+    ) -> Self {
         let cache = Cache::new(config.cache_ttl, config.cache_size, config.negative_cache_size);
         let uses = Mutex::new(Uses { capacity: config.cache_size.max(1), ..Uses::default() });
         let interval = config.last_used_interval;
@@ -143,7 +149,9 @@ impl Inner {
         let previous = stored.as_ref().and_then(|stored| stored.previous.as_ref()).unwrap_or(&NONE);
         let is_present = bool::from(shown.matches(present));
         let is_previous = bool::from(shown.matches(previous));
-        let Some(stored) = stored.filter(|_| is_present || is_previous) else { return Err(Rejection::Unknown) };
+        let Some(stored) = stored.filter(|_| is_present || is_previous) else {
+            return Err(Rejection::Unknown);
+        };
         if stored.key.revoked_at.is_some() {
             return Err(Rejection::Revoked);
         }

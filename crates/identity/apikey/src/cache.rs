@@ -68,7 +68,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Cache {
     pub(crate) fn new(ttl: Duration, good: usize, bad: usize) -> Self {
-        Self { ttl, epoch: AtomicU64::new(0), good: Mutex::new(Bounded::new(good)), bad: Mutex::new(Bounded::new(bad)) }
+        Self {
+            ttl,
+            epoch: AtomicU64::new(0),
+            good: Mutex::new(Bounded::new(good)),
+            bad: Mutex::new(Bounded::new(bad)),
+        }
     }
 
     pub(crate) fn get(&self, name: &Fingerprint, now: Instant) -> Option<Answer> {

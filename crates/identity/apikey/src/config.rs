@@ -42,7 +42,7 @@ impl Default for ApiKeyConfig {
             cache_ttl: Duration::from_secs(30),
             cache_size: 10_000,
             negative_cache_size: 1_000,
-            last_used_interval: Duration::from_secs(60),
+            last_used_interval: Duration::from_mins(1),
         }
     }
 }
@@ -56,7 +56,7 @@ impl ApiKeyConfig {
         if self.pepper.as_ref().is_some_and(|pepper| pepper.expose().len() < 16) {
             return wrong("pepper", "must have at least 16 bytes");
         }
-        if self.cache_ttl > Duration::from_secs(3600) {
+        if self.cache_ttl > Duration::from_hours(1) {
             return wrong("cache_ttl", "must not be more than 1 h");
         }
         if self.cache_size > 1_000_000 {
@@ -79,7 +79,9 @@ impl runtime_kernel::config::Section for ApiKeyConfig {
 
     fn validate(&self) -> Result<(), runtime_kernel::config::Invalid> {
         match self.check() {
-            Err(KeyError::Invalid { key, message }) => Err(runtime_kernel::config::Invalid::new(key, message)),
+            Err(KeyError::Invalid { key, message }) => {
+                Err(runtime_kernel::config::Invalid::new(key, message))
+            }
             _ => Ok(()),
         }
     }

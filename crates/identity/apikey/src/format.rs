@@ -89,7 +89,11 @@ pub(crate) fn is_env(env: &str) -> bool {
 }
 
 /// A new key's text, its secret part, and its hint.
-pub(crate) fn render(env: Option<&str>, id: KeyId, entropy: &[u8; 32]) -> (SecretString, Zeroizing<String>, String) {
+pub(crate) fn render(
+    env: Option<&str>,
+    id: KeyId,
+    entropy: &[u8; 32],
+) -> (SecretString, Zeroizing<String>, String) {
     let secret = Zeroizing::new(encode_secret(entropy));
     let env = env.map(|env| format!("{env}_")).unwrap_or_default();
     let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + env.len() + BODY));

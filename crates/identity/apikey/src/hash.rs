@@ -47,7 +47,10 @@ impl Hasher {
     }
 
     pub(crate) fn hash(&self, secret: &str) -> SecretHash {
-        let keyed = self.pepper.as_ref().and_then(|pepper| Hmac::<Sha256>::new_from_slice(pepper.expose().as_bytes()).ok());
+        let keyed = self
+            .pepper
+            .as_ref()
+            .and_then(|pepper| Hmac::<Sha256>::new_from_slice(pepper.expose().as_bytes()).ok());
         let bytes = match keyed {
             Some(mut mac) => {
                 mac.update(secret.as_bytes());

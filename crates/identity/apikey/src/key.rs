@@ -175,7 +175,10 @@ pub struct NewKey {
 
 impl NewKey {
     /// A key for a purpose, with scopes, bound to nothing.
-    pub fn new<S: Into<Arc<str>>>(description: impl Into<String>, scopes: impl IntoIterator<Item = S>) -> Self {
+    pub fn new<S: Into<Arc<str>>>(
+        description: impl Into<String>,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self {
             description: description.into(),
             scopes: scopes.into_iter().map(Into::into).collect(),

@@ -49,7 +49,10 @@ pub struct ApiKeysBuilder {
 
 impl fmt::Debug for ApiKeysBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKeysBuilder").field("store", &self.store).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("ApiKeysBuilder")
+            .field("store", &self.store)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,7 +160,7 @@ impl ApiKeys {
     /// [`KeyError::NotFound`], [`KeyError::Revoked`], [`KeyError::Invalid`] for an overlap of more than 90 days, or
     /// [`KeyError::Raced`] when another process rotated it at the same moment.
     pub async fn rotate(&self, id: KeyId, overlap: Duration) -> Result<IssuedKey, KeyError> {
-        if overlap > Duration::from_secs(90 * 24 * 3600) {
+        if overlap > Duration::from_hours(90 * 24) {
             return Err(KeyError::Invalid { key: "overlap", message: "must not be more than 90 days" });
         }
         let stored = self.store.find(id).await?.ok_or(KeyError::NotFound(id))?;
@@ -167,7 +170,8 @@ impl ApiKeys {
             hash: self.hasher.hash(&secret),
             hint,
             at,
-            overlap_until: (!overlap.is_zero()).then(|| at.saturating_add(overlap).unwrap_or(jiff::Timestamp::MAX)),
+            overlap_until: (!overlap.is_zero())
+                .then(|| at.saturating_add(overlap).unwrap_or(jiff::Timestamp::MAX)),
             generation: stored.generation,
         };
         let key = self.store.rotate(id, &rotation).await?;
@@ -221,7 +225,8 @@ impl ApiKeys {
             revoked_at: None,
             revoke_reason: None,
         };
-        let stored = StoredKey { key: key.clone(), hash: self.hasher.hash(&secret), previous: None, generation: 0 };
+        let stored =
+            StoredKey { key: key.clone(), hash: self.hasher.hash(&secret), previous: None, generation: 0 };
         Ok((stored, IssuedKey::new(key, text)))
     }
 }
@@ -233,7 +238,9 @@ fn check(new: &NewKey, now: jiff::Timestamp) -> Result<(), KeyError> {
     if new.env.as_deref().is_some_and(|env| !is_env(env)) {
         return wrong("env", "must be a letter, then up to 15 letters or digits, lower case");
     }
-    let fits = |scope: &Arc<str>| (1..=128).contains(&scope.len()) && scope.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = |scope: &Arc<str>| {
+        (1..=128).contains(&scope.len()) && scope.bytes().all(|byte| byte.is_ascii_graphic())
+    };
     if new.scopes.len() > 64 || !new.scopes.iter().all(fits) {
         return wrong("scopes", "must be at most 64, each of 1 to 128 visible ASCII characters");
     }
@@ -260,7 +267,10 @@ fn check(new: &NewKey, now: jiff::Timestamp) -> Result<(), KeyError> {
 
 fn check_text(key: &'static str, text: &str) -> Result<(), KeyError> {
     if text.chars().count() > 200 || text.chars().any(char::is_control) {
-        return Err(KeyError::Invalid { key, message: "must have at most 200 characters, none of them control characters" });
+        return Err(KeyError::Invalid {
+            key,
+            message: "must have at most 200 characters, none of them control characters",
+        });
     }
     Ok(())
 }

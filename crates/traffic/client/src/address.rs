@@ -13,13 +13,13 @@ pub enum AddressClass {
     Loopback,
     /// A private network: RFC 1918, unique local (RFC 4193), the old site-local, local NAT64 (RFC 8215).
     Private,
-    /// This link: 169.254.0.0/16, fe80::/10. Clouds serve credentials here (169.254.169.254).
+    /// This link: 169.254.0.0/16, `fe80::/10`. Clouds serve credentials here (169.254.169.254).
     LinkLocal,
     /// Shared by a carrier's customers: 100.64.0.0/10 (RFC 6598).
     CarrierNat,
     /// A cloud's metadata service that stands on a public address: 168.63.129.16.
     Metadata,
-    /// Many at once: 224.0.0.0/4, ff00::/8, and broadcast.
+    /// Many at once: 224.0.0.0/4, `ff00::/8`, and broadcast.
     Multicast,
     /// No address: 0.0.0.0/8, `::`. Reaches this machine on many systems.
     Unspecified,
@@ -80,6 +80,7 @@ fn of_v4(address: Ipv4Addr) -> AddressClass {
     }
 }
 
+#[expect(clippy::match_same_arms, reason = "the order of the arms decides, and each has its own source")]
 fn of_v6(address: Ipv6Addr) -> AddressClass {
     let embedded = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -99,7 +100,7 @@ fn of_v6(address: Ipv6Addr) -> AddressClass {
         [0x3fff, second, ..] if second < 0x1000 => AddressClass::Documentation,
         // Protocol assignments, Teredo and ORCHID among them.
         [0x2001, second, ..] if second < 0x200 => AddressClass::Reserved,
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => AddressClass::Private,
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => AddressClass::Private,
         [0xfe80..=0xfebf, ..] => AddressClass::LinkLocal,
         [0xff00..=0xffff, ..] => AddressClass::Multicast,
         // ISATAP (RFC 5214): an interface id that is an IPv4 address.

@@ -82,10 +82,12 @@ impl Response {
         let left = self.deadline.remaining(&*self.clock);
         let pause = left.is_none_or(|left| self.read_timeout < left);
         let bound = if pause { Deadline::after(&*self.clock, self.read_timeout) } else { self.deadline };
-        let read = bound.run(&*self.clock, self.inner.chunk()).await.map_err(|_| match pause {
-            true => ClientError::Timeout { phase: Phase::Read, after: self.read_timeout },
-            false => ClientError::Deadline,
-        })?;
+        let late = if pause {
+            ClientError::Timeout { phase: Phase::Read, after: self.read_timeout }
+        } else {
+            ClientError::Deadline
+        };
+        let read = bound.run(&*self.clock, self.inner.chunk()).await.map_err(|_| late)?;
         let chunk =
             read.map_err(|error| ClientError::from_reqwest(error, &self.host, self.connect_timeout))?;
         if let Some(chunk) = &chunk {

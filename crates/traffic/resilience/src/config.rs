@@ -47,7 +47,7 @@ impl Default for RetryConfig {
             max_delay: Duration::from_secs(5),
             factor: 2.0,
             jitter: Jitter::Full,
-            max_retry_after: Duration::from_secs(60),
+            max_retry_after: Duration::from_mins(1),
             attempt_timeout: None,
             total_timeout: None,
         }
@@ -110,7 +110,7 @@ runtime_kernel::into_error!(PolicyError);
 impl RetryConfig {
     /// Says what is wrong, if anything.
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
-        const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+        const YEAR: Duration = Duration::from_hours(366 * 24);
         let wrong = |key, message| Err(PolicyError { key, message });
         if !(1..=1000).contains(&self.max_attempts) {
             return wrong("max_attempts", "must be 1 to 1000");
