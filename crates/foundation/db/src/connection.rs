@@ -37,6 +37,7 @@ pub struct Conn<DB: Backend> {
 }
 
 /// What is known of a connection beside the connection.
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts, every combination possible")]
 pub(crate) struct State<DB: Backend> {
     pub(crate) guard: DB::Guard,
     pub(crate) watch: Arc<Watch>,
@@ -170,7 +171,7 @@ impl<DB: Database> Taken<DB> {
     }
 }
 
-impl<'q, DB: Database> Execute<'q, DB> for Taken<DB> {
+impl<DB: Database> Execute<'_, DB> for Taken<DB> {
     fn sql(self) -> SqlStr {
         self.sql
     }

@@ -34,5 +34,5 @@ pub use postgres::{PgConn, PgPool};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConn, SqlitePool, SqlitePools};
 pub use sqlx;
-pub use transaction::{LostRace, Tx};
+pub use transaction::{LostRace, Savepoint, Tx};
 pub use watch::StatementStats;

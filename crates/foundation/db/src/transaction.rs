@@ -1,6 +1,8 @@
 //! A unit of work: committed when it succeeds, undone in every other case.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use runtime_kernel::{Context, Deadline, Error, Retry, uuid_v7};
@@ -16,9 +18,16 @@ use crate::error::DbError;
 
 /// An open transaction. Dropped without [`commit`](Self::commit), by an early return, a panic or a cancelled
 /// future, it is undone, and a statement still running is stopped on the server.
+///
+/// Inside [`Database::transaction`] dropping it is what hands it back; the closure's result decides.
 pub struct Tx {
-    conn: TxConn,
+    /// `None` only while being dropped.
+    conn: Option<TxConn>,
+    home: Option<Home>,
 }
+
+/// Where the transaction of a closure goes when the closure is done with it.
+type Home = Arc<Mutex<Option<TxConn>>>;
 
 enum TxConn {
     #[cfg(feature = "sqlite")]
@@ -30,33 +39,37 @@ enum TxConn {
 /// Runs the same lines on whichever connection there is.
 macro_rules! on_conn {
     ($tx:expr, $conn:ident => $body:expr) => {
-        match $tx {
+        match $tx.conn {
             #[cfg(feature = "sqlite")]
-            TxConn::Sqlite(ref mut $conn) => $body,
+            Some(TxConn::Sqlite(ref mut $conn)) => $body,
             #[cfg(feature = "postgres")]
-            TxConn::Postgres(ref mut $conn) => $body,
+            Some(TxConn::Postgres(ref mut $conn)) => $body,
+            None => Err(DbError::Closed),
         }
     };
 }
 
 impl Tx {
+    fn of(conn: TxConn) -> Self {
+        Self { conn: Some(conn), home: None }
+    }
+
     #[cfg(feature = "sqlite")]
     pub(crate) async fn sqlite_on(pool: &crate::SqlitePool, deadline: Deadline) -> Result<Self, DbError> {
-        Ok(Self { conn: TxConn::Sqlite(Box::new(begin(pool.conn(deadline).await?).await?)) })
+        Ok(Self::of(TxConn::Sqlite(Box::new(begin(pool.conn(deadline).await?).await?))))
     }
 
     #[cfg(feature = "postgres")]
     pub(crate) async fn postgres_on(pool: &crate::PgPool, deadline: Deadline) -> Result<Self, DbError> {
-        Ok(Self { conn: TxConn::Postgres(Box::new(begin(pool.conn(deadline).await?).await?)) })
+        Ok(Self::of(TxConn::Postgres(Box::new(begin(pool.conn(deadline).await?).await?))))
     }
 
     /// Which SQL it speaks.
     pub fn dialect(&self) -> Dialect {
         match self.conn {
-            #[cfg(feature = "sqlite")]
-            TxConn::Sqlite(_) => Dialect::Sqlite,
             #[cfg(feature = "postgres")]
-            TxConn::Postgres(_) => Dialect::Postgres,
+            Some(TxConn::Postgres(_)) => Dialect::Postgres,
+            _ => Dialect::Sqlite,
         }
     }
 
@@ -64,9 +77,8 @@ impl Tx {
     #[cfg(feature = "sqlite")]
     pub fn sqlite(&mut self) -> Option<&mut crate::SqliteConn> {
         match &mut self.conn {
-            TxConn::Sqlite(conn) => Some(conn),
-            #[cfg(feature = "postgres")]
-            TxConn::Postgres(_) => None,
+            Some(TxConn::Sqlite(conn)) => Some(conn),
+            _ => None,
         }
     }
 
@@ -74,9 +86,8 @@ impl Tx {
     #[cfg(feature = "postgres")]
     pub fn postgres(&mut self) -> Option<&mut crate::PgConn> {
         match &mut self.conn {
-            #[cfg(feature = "sqlite")]
-            TxConn::Sqlite(_) => None,
-            TxConn::Postgres(conn) => Some(conn),
+            Some(TxConn::Postgres(conn)) => Some(conn),
+            _ => None,
         }
     }
 
@@ -88,7 +99,7 @@ impl Tx {
     /// [`DbError::Aborted`] when one of its statements had failed, even if that error was ignored: Postgres would
     /// answer such a `COMMIT` with success and keep nothing. [`DbError::Serialization`] for a lost race.
     pub async fn commit(mut self) -> Result<(), DbError> {
-        on_conn!(self.conn, conn => commit(conn).await)
+        on_conn!(self, conn => commit(conn).await)
     }
 
     /// Undoes it now, and waits until that is done.
@@ -96,44 +107,82 @@ impl Tx {
     /// # Errors
     /// When the connection broke; the database then undoes it by itself.
     pub async fn rollback(mut self) -> Result<(), DbError> {
-        on_conn!(self.conn, conn => rollback(conn).await)
+        on_conn!(self, conn => rollback(conn).await)
     }
 
-    /// Runs a part that can fail alone: a savepoint, kept on `Ok` and restored on `Err`, panic and cancellation.
+    /// Begins a part that can fail alone: kept by [`Savepoint::release`], undone when dropped without it.
     ///
     /// On SQLite a statement that was stopped, or found the disk full, ends the whole transaction; on Postgres
-    /// restoring the savepoint heals any failure.
+    /// undoing the part heals any failure in it.
     ///
     /// # Errors
-    /// What `work` returns, or the savepoint's own failure.
-    pub async fn nested<T, E, F>(&mut self, work: F) -> Result<T, E>
-    where
-        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
-        E: From<DbError>,
-    {
-        let was = on_conn!(self.conn, conn => savepoint(conn).await)?;
-        let mut guard = Savepoint { tx: self, open: true };
-        let result = work(guard.tx).await;
-        guard.open = false;
-        let keep = result.is_ok();
-        let ended = on_conn!(guard.tx.conn, conn => end_savepoint(conn, keep, was).await);
-        match (result, ended) {
-            (Ok(_), Err(error)) => Err(error.into()),
-            (result, _) => result,
+    /// [`DbError::Aborted`] when the transaction cannot go on, and what connections bring.
+    pub async fn savepoint(&mut self) -> Result<Savepoint<'_>, DbError> {
+        let unseen = on_conn!(self, conn => savepoint(conn).await)?;
+        Ok(Savepoint { tx: self, unseen, open: true })
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = self.conn.take();
         }
     }
 }
 
-/// An open savepoint; restored when dropped open.
-struct Savepoint<'t> {
+/// A part of a transaction, used like the transaction itself. May hold further parts.
+#[derive(Debug)]
+pub struct Savepoint<'t> {
     tx: &'t mut Tx,
+    /// Whether sqlx's own connection had been handed out before.
+    unseen: bool,
     open: bool,
+}
+
+impl Savepoint<'_> {
+    /// Keeps the part, for as long as the transaction is kept.
+    ///
+    /// # Errors
+    /// [`DbError::Aborted`] when one of its statements had failed; the part is undone then.
+    pub async fn release(mut self) -> Result<(), DbError> {
+        let (keep, unseen) = (true, self.unseen);
+        let ended = on_conn!(self.tx, conn => end_savepoint(conn, keep, unseen).await);
+        self.open = false;
+        ended
+    }
+
+    /// Undoes the part now, and waits until that is done.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub async fn rollback(mut self) -> Result<(), DbError> {
+        let (keep, unseen) = (false, self.unseen);
+        let ended = on_conn!(self.tx, conn => end_savepoint(conn, keep, unseen).await);
+        self.open = false;
+        ended
+    }
+}
+
+impl Deref for Savepoint<'_> {
+    type Target = Tx;
+
+    fn deref(&self) -> &Tx {
+        self.tx
+    }
+}
+
+impl DerefMut for Savepoint<'_> {
+    fn deref_mut(&mut self) -> &mut Tx {
+        self.tx
+    }
 }
 
 impl Drop for Savepoint<'_> {
     fn drop(&mut self) {
         if self.open {
-            on_conn!(self.tx.conn, conn => abandon_savepoint(conn));
+            // Fails only without a connection, and then there is nothing to undo.
+            let _ = on_conn!(self.tx, conn => abandon_savepoint(conn));
         }
     }
 }
@@ -151,6 +200,9 @@ async fn begin<DB: Backend>(mut conn: Conn<DB>) -> Result<Conn<DB>, DbError> {
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 async fn commit<DB: Backend>(conn: &mut Conn<DB>) -> Result<(), DbError> {
     let (inner, state) = conn.parts()?;
+    if !state.in_transaction {
+        return Ok(());
+    }
     state.doomed |= DB::fired(&state.guard);
     if state.unseen && !state.doomed {
         state.doomed = !DB::can_commit(inner).await;
@@ -213,13 +265,13 @@ async fn end_savepoint<DB: Backend>(conn: &mut Conn<DB>, keep: bool, was: bool) 
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-fn abandon_savepoint<DB: Backend>(conn: &mut Conn<DB>) {
-    if let Ok((inner, state)) = conn.parts() {
-        DB::TransactionManager::start_rollback(inner);
-        if DB::SAVEPOINT_HEALS {
-            state.doomed = false;
-        }
+fn abandon_savepoint<DB: Backend>(conn: &mut Conn<DB>) -> Result<(), DbError> {
+    let (inner, state) = conn.parts()?;
+    DB::TransactionManager::start_rollback(inner);
+    if DB::SAVEPOINT_HEALS {
+        state.doomed = false;
     }
+    Ok(())
 }
 
 /// An error that can say whether its transaction should be run again. Implement it for your own error to use it in
@@ -246,7 +298,8 @@ impl Database {
     ///
     /// After a lost race (serialisation failure, deadlock, SQLite's lock held by another process) it runs again,
     /// up to `db.retries` times with a short random pause, within the context's deadline. So `work` must do
-    /// nothing outside the transaction that may not happen twice.
+    /// nothing outside the transaction that may not happen twice. `work` gets the transaction by value, which
+    /// keeps the whole future `Send`; what it must not do is keep it: that ends in [`DbError::Aborted`].
     ///
     /// ```
     /// # use runtime_db::{Database, DbConfig, DbError, sqlx};
@@ -257,7 +310,7 @@ impl Database {
     /// # let db = Database::connect(&DbConfig::at("sqlite::memory:"), SystemClock::shared()).await?;
     /// # let context = Context::new(Source::Cli, &SystemClock);
     /// let answer: i64 = db
-    ///     .transaction(&context, async |tx| {
+    ///     .transaction(&context, async |mut tx| {
     ///         let conn = tx.sqlite().ok_or(DbError::Unsupported("SQLite only"))?;
     ///         Ok::<_, DbError>(sqlx::query_scalar("SELECT 42").fetch_one(&mut *conn).await?)
     ///     })
@@ -272,9 +325,10 @@ impl Database {
     /// # Errors
     /// What `work` returns; [`DbError::Deadline`] when time is up; [`DbError::Aborted`] when `work` said `Ok`
     /// after a statement had failed.
-    pub async fn transaction<T, E, F>(&self, context: &Context, mut work: F) -> Result<T, E>
+    pub async fn transaction<T, E, F, W>(&self, context: &Context, mut work: F) -> Result<T, E>
     where
-        F: AsyncFnMut(&mut Tx) -> Result<T, E>,
+        F: FnMut(Tx) -> W,
+        W: Future<Output = Result<T, E>>,
         E: From<DbError> + LostRace,
     {
         let clock = self.clock();
@@ -293,14 +347,21 @@ impl Database {
         }
     }
 
-    async fn attempt<T, E, F>(&self, context: &Context, work: &mut F) -> Result<T, E>
+    async fn attempt<T, E, F, W>(&self, context: &Context, work: &mut F) -> Result<T, E>
     where
-        F: AsyncFnMut(&mut Tx) -> Result<T, E>,
+        F: FnMut(Tx) -> W,
+        W: Future<Output = Result<T, E>>,
         E: From<DbError>,
     {
         let mut tx = self.begin(context).await?;
-        let done = context.deadline.run(&**self.clock(), work(&mut tx)).await;
-        match done.map_err(DbError::of_deadline)? {
+        let home = Home::default();
+        tx.home = Some(Arc::clone(&home));
+        let done = context.deadline.run(&**self.clock(), work(tx)).await;
+        let conn = home.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let result = done.map_err(DbError::of_deadline)?;
+        // Whoever keeps the transaction beyond the work's end keeps it from being committed.
+        let tx = Tx { conn: Some(conn.ok_or(DbError::Aborted)?), home: None };
+        match result {
             Ok(value) => {
                 tx.commit().await?;
                 Ok(value)

@@ -1,0 +1,20 @@
+//! The database against a real file and a real server.
+#![cfg(all(feature = "sqlite", feature = "postgres"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests fail by panicking"
+)]
+
+mod it {
+    pub mod errors;
+    pub mod limits;
+    #[cfg(feature = "module")]
+    pub mod module;
+    pub mod pools;
+    pub mod support;
+    pub mod transactions;
+}
