@@ -1,0 +1,133 @@
+//! What runs a job: typed handlers, by kind.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use runtime_kernel::{Context, Error, ErrorKind};
+use runtime_resilience::RetryPolicy;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::JobId;
+
+/// A payload type and the name of its kind.
+pub trait JobKind: Serialize + DeserializeOwned + Send + 'static {
+    /// The kind's stable name: `"mail.send"`.
+    const KIND: &'static str;
+}
+
+/// What a handler gets beside its payload.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JobContext {
+    /// Trace, remaining deadline, tenant and request id of the work.
+    pub context: Context,
+    /// The job: a good idempotency key for whatever the handler calls.
+    pub id: JobId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Attempts allowed.
+    pub max_attempts: u32,
+    /// Fires when the handler should stop: a cancel was asked for, the lease is lost, or the worker's drain is over.
+    pub cancelled: CancellationToken,
+}
+
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
+type HandlerFn = dyn Fn(JobContext, Value) -> HandlerFuture + Send + Sync;
+
+/// One kind's handler.
+#[derive(Clone)]
+pub(crate) struct Handler {
+    pub(crate) run: Arc<HandlerFn>,
+    pub(crate) policy: Option<RetryPolicy>,
+}
+
+/// The handlers of a worker, by kind.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    by_kind: HashMap<String, Handler>,
+}
+
+impl Handlers {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Handles a typed kind. A payload that does not parse sends the job to the dead letters with the reason.
+    ///
+    /// # Panics
+    /// Never; a second handler of a kind replaces the first.
+    #[must_use]
+    pub fn handle<K, R, F, Fut>(self, handler: F) -> Self
+    where
+        K: JobKind,
+        R: Serialize,
+        F: Fn(JobContext, K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Error>> + Send + 'static,
+    {
+        self.handle_value(K::KIND, move |context, payload| {
+            let work = serde_json::from_value::<K>(payload).map(|payload| handler(context, payload));
+            async move {
+                let unreadable = |error: serde_json::Error| {
+                    Error::new(
+                        ErrorKind::Invalid,
+                        "jobs.payload_unreadable",
+                        format!("the payload does not parse: {error}"),
+                    )
+                };
+                let result = work.map_err(unreadable)?.await?;
+                serde_json::to_value(result).map_err(Error::internal)
+            }
+        })
+    }
+
+    /// Handles a kind whose payload and result are plain JSON.
+    #[must_use]
+    pub fn handle_value<F, Fut>(mut self, kind: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(JobContext, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        let run: Arc<HandlerFn> = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
+        self.by_kind.insert(kind.into(), Handler { run, policy: None });
+        self
+    }
+
+    /// Gives a kind a retry policy of its own; others follow the worker's. Only its delays count: how often a job is
+    /// tried is the job's own.
+    #[must_use]
+    pub fn retry(mut self, kind: &str, policy: RetryPolicy) -> Self {
+        if let Some(handler) = self.by_kind.get_mut(kind) {
+            handler.policy = Some(policy);
+        }
+        self
+    }
+
+    /// The kinds handled.
+    pub fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<_> = self.by_kind.keys().cloned().collect();
+        kinds.sort();
+        kinds
+    }
+
+    pub(crate) fn get(&self, kind: &str) -> Option<&Handler> {
+        self.by_kind.get(kind)
+    }
+
+    /// Adds all handlers of another set.
+    pub fn merge(&mut self, other: Self) {
+        self.by_kind.extend(other.by_kind);
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handlers").field(&self.kinds()).finish()
+    }
+}

@@ -1,0 +1,417 @@
+//! Jobs in memory: for tests and for work that may be forgotten with the process.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use runtime_kernel::{SharedClock, Timestamp};
+
+use crate::error::JobsError;
+use crate::job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState};
+use crate::store::{
+    ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pulse, Receipt, Report, Rescued, Retention,
+    Stats, Verdict, lost, namespace,
+};
+
+/// Jobs in memory. Gone with the process; passes the same laws as the databases until then.
+#[derive(Clone)]
+pub struct MemoryStore {
+    clock: SharedClock,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: BTreeMap<JobId, Entry>,
+    unique: HashMap<String, (JobId, Option<Timestamp>)>,
+    workers: HashMap<String, (Vec<String>, Timestamp)>,
+}
+
+struct Entry {
+    job: Job,
+    tenant: String,
+    unique: Option<String>,
+    allowance: u32,
+    fence: u64,
+    worker: String,
+    lease_until: Timestamp,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, state: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        // Microseconds, as the databases keep them.
+        Timestamp::from_microsecond(self.clock.utc().as_microsecond()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+impl Entry {
+    fn present(&self, now: Timestamp) -> Job {
+        let mut job = self.job.clone();
+        if job.state == JobState::Available && job.run_at > now {
+            job.state = JobState::Scheduled;
+        }
+        job
+    }
+
+    fn end_attempt(&mut self, now: Timestamp, outcome: AttemptOutcome, error: Option<Failure>) {
+        if let Some(attempt) = self.job.attempts.last_mut() {
+            attempt.finished_at = Some(now);
+            attempt.outcome = Some(outcome);
+            attempt.error = error;
+        }
+    }
+
+    fn wait(&mut self, at: Timestamp) {
+        self.job.state = JobState::Available;
+        self.job.run_at = at;
+        self.worker.clear();
+    }
+
+    fn finish(&mut self, now: Timestamp, state: JobState) {
+        self.job.state = state;
+        self.job.finished_at = Some(now);
+        self.job.cancel_requested = false;
+        self.worker.clear();
+    }
+}
+
+impl State {
+    /// Frees the unique key of a job that finished, unless it was taken for a period.
+    fn free(&mut self, id: JobId) {
+        if let Some(key) = self.jobs.get(&id).and_then(|entry| entry.unique.clone())
+            && self.unique.get(&key).is_some_and(|(holder, until)| *holder == id && until.is_none())
+        {
+            self.unique.remove(&key);
+        }
+    }
+
+    fn matching<'a>(&'a self, filter: &'a Filter, now: Timestamp) -> impl Iterator<Item = (JobId, Job)> + 'a {
+        self.jobs.iter().rev().filter_map(move |(id, entry)| {
+            let job = entry.present(now);
+            let fits = filter.tenant.as_ref().is_none_or(|tenant| *tenant == entry.tenant)
+                && filter.state.is_none_or(|state| state == job.state)
+                && filter.kind.as_ref().is_none_or(|kind| *kind == job.kind)
+                && filter.queue.as_ref().is_none_or(|queue| *queue == job.queue)
+                && filter.before.is_none_or(|before| *id < before);
+            fits.then_some((*id, job))
+        })
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryStore {
+    async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut done = Vec::with_capacity(jobs.len());
+        for Insert { id, job, context } in jobs {
+            if state.jobs.contains_key(&id) {
+                done.push(Enqueued { id, duplicate: false });
+                continue;
+            }
+            let tenant = namespace(&context);
+            let unique = job.unique_key.as_ref().map(|key| format!("{tenant}\n{}\n{key}", job.kind));
+            if let Some(key) = &unique {
+                if let Some((holder, until)) = state.unique.get(key)
+                    && until.is_none_or(|until| until > now)
+                {
+                    done.push(Enqueued { id: *holder, duplicate: true });
+                    continue;
+                }
+                let until = job.unique_for.map(|period| later(now, period));
+                state.unique.insert(key.clone(), (id, until));
+            }
+            let job = Job {
+                id,
+                kind: job.kind,
+                queue: job.queue,
+                state: JobState::Available,
+                priority: job.priority,
+                payload: job.payload,
+                context,
+                attempt: 0,
+                max_attempts: job.max_attempts,
+                timeout: job.timeout,
+                created_at: now,
+                run_at: job.run_at.unwrap_or(now),
+                finished_at: None,
+                result: None,
+                cancel_requested: false,
+                attempts: Vec::new(),
+            };
+            let allowance = job.max_attempts;
+            let entry =
+                Entry { job, tenant, unique, allowance, fence: 0, worker: String::new(), lease_until: now };
+            state.jobs.insert(id, entry);
+            done.push(Enqueued { id, duplicate: false });
+        }
+        Ok(done)
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut due: Vec<_> = state
+            .jobs
+            .values()
+            .map(|entry| &entry.job)
+            .filter(|job| job.state == JobState::Available && job.run_at <= now)
+            .filter(|job| request.kinds.contains(&job.kind) && request.queues.contains(&job.queue))
+            .map(|job| (job.priority, job.run_at, job.id))
+            .collect();
+        due.sort_unstable();
+        due.truncate(usize::try_from(request.max).unwrap_or(usize::MAX));
+        let mut claimed = Vec::with_capacity(due.len());
+        for (_, _, id) in due {
+            let Some(entry) = state.jobs.get_mut(&id) else { continue };
+            entry.fence += 1;
+            entry.worker.clone_from(&request.worker);
+            entry.lease_until = later(now, request.lease);
+            entry.job.state = JobState::Running;
+            entry.job.attempt += 1;
+            entry.job.attempts.push(Attempt {
+                number: entry.fence,
+                worker: request.worker.clone(),
+                started_at: now,
+                finished_at: None,
+                outcome: None,
+                error: None,
+            });
+            let job = &entry.job;
+            claimed.push(Claimed {
+                id,
+                fence: entry.fence,
+                kind: job.kind.clone(),
+                queue: job.queue.clone(),
+                payload: job.payload.clone(),
+                context: job.context.clone(),
+                attempt: job.attempt,
+                max_attempts: job.max_attempts,
+                timeout: job.timeout,
+            });
+        }
+        Ok(claimed)
+    }
+
+    async fn heartbeat(&self, worker: &str, kinds: &[String], lease: Duration) -> Result<Pulse, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        state.workers.insert(worker.to_owned(), (kinds.to_vec(), now));
+        let mut pulse = Pulse::default();
+        for (id, entry) in &mut state.jobs {
+            if entry.job.state == JobState::Running && entry.worker == worker {
+                entry.lease_until = later(now, lease);
+                pulse.held.push((*id, entry.fence));
+                if entry.job.cancel_requested {
+                    pulse.cancel.push(*id);
+                }
+            }
+        }
+        Ok(pulse)
+    }
+
+    async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut receipts = Vec::with_capacity(reports.len());
+        for Report { id, fence, verdict } in reports {
+            let held = |entry: &&mut Entry| entry.job.state == JobState::Running && entry.fence == fence;
+            let Some(entry) = state.jobs.get_mut(&id).filter(held) else {
+                receipts.push(Receipt::Stale);
+                continue;
+            };
+            match verdict {
+                Verdict::Completed(result) => {
+                    entry.job.result = Some(result);
+                    entry.end_attempt(now, AttemptOutcome::Completed, None);
+                    entry.finish(now, JobState::Completed);
+                }
+                Verdict::Dead(failure) => {
+                    entry.end_attempt(now, AttemptOutcome::Failed, Some(failure));
+                    entry.finish(now, JobState::Dead);
+                }
+                Verdict::Cancelled => {
+                    entry.end_attempt(now, AttemptOutcome::Cancelled, None);
+                    entry.finish(now, JobState::Cancelled);
+                }
+                Verdict::Retry(delay, failure) => {
+                    entry.end_attempt(now, AttemptOutcome::Failed, Some(failure));
+                    entry.wait(later(now, delay));
+                }
+                Verdict::Released(delay) => {
+                    entry.end_attempt(now, AttemptOutcome::Released, None);
+                    entry.job.attempt -= 1;
+                    entry.wait(later(now, delay));
+                }
+            }
+            state.free_if_finished(id);
+            receipts.push(Receipt::Accepted);
+        }
+        Ok(receipts)
+    }
+
+    async fn rescue(&self, max: u32) -> Result<Rescued, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let mut rescued = Rescued::default();
+        let expired: Vec<JobId> = state
+            .jobs
+            .values()
+            .filter(|entry| entry.job.state == JobState::Running && entry.lease_until < now)
+            .map(|entry| entry.job.id)
+            .take(usize::try_from(max).unwrap_or(usize::MAX))
+            .collect();
+        for id in expired {
+            let Some(entry) = state.jobs.get_mut(&id) else { continue };
+            entry.end_attempt(now, AttemptOutcome::Lost, Some(lost()));
+            if entry.job.cancel_requested {
+                entry.finish(now, JobState::Cancelled);
+                rescued.dead += 1;
+            } else if entry.job.attempt >= entry.job.max_attempts {
+                entry.finish(now, JobState::Dead);
+                rescued.dead += 1;
+            } else {
+                entry.wait(now);
+                rescued.returned += 1;
+            }
+            state.free_if_finished(id);
+        }
+        Ok(rescued)
+    }
+
+    async fn cancel(&self, id: JobId, tenant: Option<&str>) -> Result<JobState, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let visible = |entry: &&mut Entry| tenant.is_none_or(|tenant| tenant == entry.tenant);
+        let entry = state.jobs.get_mut(&id).filter(visible).ok_or(JobsError::NotFound(id))?;
+        match entry.job.state {
+            JobState::Running => entry.job.cancel_requested = true,
+            JobState::Available | JobState::Scheduled => entry.finish(now, JobState::Cancelled),
+            JobState::Cancelled => {}
+            finished => {
+                return Err(JobsError::WrongState { id, state: finished.as_str(), action: "cancelled" });
+            }
+        }
+        let present = entry.job.state;
+        state.free_if_finished(id);
+        Ok(present)
+    }
+
+    async fn redrive(&self, id: Option<JobId>, filter: &Filter) -> Result<u64, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let filter = Filter { state: Some(JobState::Dead), ..filter.clone() };
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let chosen: Vec<JobId> = state
+            .matching(&filter, now)
+            .map(|(found, _)| found)
+            .filter(|found| id.is_none_or(|id| id == *found))
+            .take(limit)
+            .collect();
+        for id in &chosen {
+            if let Some(entry) = state.jobs.get_mut(id) {
+                entry.job.max_attempts = entry.job.attempt.saturating_add(entry.allowance);
+                entry.job.finished_at = None;
+                entry.wait(now);
+            }
+        }
+        Ok(chosen.len() as u64)
+    }
+
+    async fn get(&self, id: JobId, tenant: Option<&str>) -> Result<Option<Job>, JobsError> {
+        let now = self.now();
+        let state = self.lock();
+        let entry = state.jobs.get(&id).filter(|entry| tenant.is_none_or(|tenant| tenant == entry.tenant));
+        Ok(entry.map(|entry| entry.present(now)))
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<Job>, JobsError> {
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let state = self.lock();
+        let jobs = state.matching(filter, self.now()).take(limit);
+        Ok(jobs.map(|(_, job)| Job { attempts: Vec::new(), ..job }).collect())
+    }
+
+    async fn prune(&self, retention: &Retention, max: u32) -> Result<u64, JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let keep = |state: JobState| match state {
+            JobState::Completed => retention.completed,
+            JobState::Dead => retention.dead,
+            JobState::Cancelled => retention.cancelled,
+            _ => None,
+        };
+        let old: Vec<JobId> = state
+            .jobs
+            .values()
+            .filter(|entry| {
+                let until =
+                    entry.job.finished_at.zip(keep(entry.job.state)).map(|(at, keep)| later(at, keep));
+                until.is_some_and(|until| until < now)
+            })
+            .map(|entry| entry.job.id)
+            .take(usize::try_from(max).unwrap_or(usize::MAX))
+            .collect();
+        for id in &old {
+            state.jobs.remove(id);
+        }
+        state.unique.retain(|_, (_, until)| until.is_none_or(|until| until > now));
+        Ok(old.len() as u64)
+    }
+
+    async fn stats(&self, live: Duration) -> Result<Stats, JobsError> {
+        let now = self.now();
+        let state = self.lock();
+        let mut depths: BTreeMap<(String, String), Depth> = BTreeMap::new();
+        let mut stats = Stats::default();
+        let mut waiting = BTreeSet::new();
+        for entry in state.jobs.values() {
+            let job = entry.present(now);
+            if job.state.is_finished() {
+                *stats.finished.entry(job.state.as_str().to_owned()).or_default() += 1;
+                continue;
+            }
+            let depth = depths.entry((job.queue.clone(), job.kind.clone())).or_insert_with(|| Depth {
+                queue: job.queue.clone(),
+                kind: job.kind.clone(),
+                states: BTreeMap::new(),
+                oldest: None,
+            });
+            *depth.states.entry(job.state.as_str().to_owned()).or_default() += 1;
+            if job.state == JobState::Available {
+                depth.oldest = Some(depth.oldest.map_or(job.run_at, |oldest| oldest.min(job.run_at)));
+            }
+            if job.state != JobState::Running {
+                waiting.insert(job.kind);
+            }
+        }
+        let fresh = |seen: Timestamp| later(seen, live) >= now;
+        let handled: BTreeSet<&String> =
+            state.workers.values().filter(|(_, seen)| fresh(*seen)).flat_map(|(kinds, _)| kinds).collect();
+        stats.unhandled = waiting.into_iter().filter(|kind| !handled.contains(kind)).collect();
+        stats.depths = depths.into_values().collect();
+        Ok(stats)
+    }
+}
+
+impl State {
+    fn free_if_finished(&mut self, id: JobId) {
+        if self.jobs.get(&id).is_some_and(|entry| entry.job.state.is_finished()) {
+            self.free(id);
+        }
+    }
+}

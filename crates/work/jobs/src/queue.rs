@@ -1,0 +1,215 @@
+//! The handle through which a service enqueues jobs and looks at them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use runtime_kernel::{Context, SharedClock};
+use tokio::sync::Notify;
+
+use crate::config::JobsConfig;
+use crate::error::JobsError;
+use crate::handler::JobKind;
+use crate::job::{Enqueued, Job, JobId, JobState, NewJob};
+use crate::store::{Filter, Insert, JobStore, Stats};
+
+/// The longest kind, queue or unique key, in bytes.
+const MAX_NAME: usize = 200;
+
+/// Jobs, as the rest of a service sees them. Cheap to clone.
+///
+/// The tenant of the context decides what is visible: a job of another tenant is as good as not there. A context
+/// without a tenant sees every job.
+#[derive(Clone)]
+pub struct Jobs {
+    store: Arc<dyn JobStore>,
+    clock: SharedClock,
+    config: Arc<JobsConfig>,
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl Jobs {
+    /// Jobs over a store.
+    pub fn new(store: impl JobStore, config: JobsConfig, clock: SharedClock) -> Self {
+        Self { store: Arc::new(store), clock, config: Arc::new(config), wake: Arc::default() }
+    }
+
+    /// Enqueues a job. Once this returns, the job is durable.
+    ///
+    /// # Errors
+    /// [`JobsError::Invalid`] and [`JobsError::TooLarge`] for what cannot be accepted; what the store brings. After a
+    /// store's error the job may or may not exist: enqueue again under a unique key.
+    pub async fn enqueue(&self, context: &Context, job: NewJob) -> Result<Enqueued, JobsError> {
+        let mut done = self.enqueue_many(context, vec![job]).await?;
+        done.pop().ok_or_else(|| JobsError::Corrupt("the store answered for no job".to_owned()))
+    }
+
+    /// Enqueues jobs, all or none.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue).
+    pub async fn enqueue_many(
+        &self,
+        context: &Context,
+        jobs: Vec<NewJob>,
+    ) -> Result<Vec<Enqueued>, JobsError> {
+        let inserts = self.inserts(context, jobs)?;
+        let done = self.store.insert(inserts).await?;
+        self.wake.notify_one();
+        Ok(done)
+    }
+
+    /// Enqueues a typed job.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue); [`JobsError::Invalid`] for a payload that is not JSON.
+    pub async fn enqueue_typed<K: JobKind>(
+        &self,
+        context: &Context,
+        payload: &K,
+    ) -> Result<Enqueued, JobsError> {
+        let payload = serde_json::to_value(payload).map_err(|error| JobsError::Invalid(error.to_string()))?;
+        self.enqueue(context, NewJob::new(K::KIND, payload)).await
+    }
+
+    /// Enqueues a job inside a transaction of the caller's: it exists when, and only when, that commits.
+    ///
+    /// Workers learn of it by polling, at most `poll_interval` after the commit.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue).
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub async fn enqueue_in(
+        &self,
+        tx: &mut runtime_db::Tx,
+        store: &crate::SqlStore,
+        context: &Context,
+        job: NewJob,
+    ) -> Result<Enqueued, JobsError> {
+        let inserts = self.inserts(context, vec![job])?;
+        let mut done = store.insert_in(tx, &inserts).await?;
+        done.pop().ok_or_else(|| JobsError::Corrupt("the store answered for no job".to_owned()))
+    }
+
+    /// One job with its attempts.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`].
+    pub async fn get(&self, context: &Context, id: JobId) -> Result<Job, JobsError> {
+        self.store.get(id, tenant(context).as_deref()).await?.ok_or(JobsError::NotFound(id))
+    }
+
+    /// Jobs without their attempts, newest first; the tenant of the context replaces the filter's.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn list(&self, context: &Context, filter: Filter) -> Result<Vec<Job>, JobsError> {
+        self.store.list(&within(context, filter)).await
+    }
+
+    /// Cancels a job: at once while it waits, cooperatively while it runs. Says where it then stands.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`]; [`JobsError::WrongState`] when it has finished otherwise.
+    pub async fn cancel(&self, context: &Context, id: JobId) -> Result<JobState, JobsError> {
+        self.store.cancel(id, tenant(context).as_deref()).await
+    }
+
+    /// Puts a dead job back into the queue with a fresh set of attempts.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`]; [`JobsError::WrongState`] when it is not dead.
+    pub async fn redrive(&self, context: &Context, id: JobId) -> Result<(), JobsError> {
+        let filter = within(context, Filter { limit: 1, ..Filter::default() });
+        if self.store.redrive(Some(id), &filter).await? == 0 {
+            let job = self.get(context, id).await?;
+            return Err(JobsError::WrongState { id, state: job.state.as_str(), action: "redriven" });
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Puts the dead jobs a filter names back into the queue, at most `filter.limit`; says how many.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn redrive_all(&self, context: &Context, filter: Filter) -> Result<u64, JobsError> {
+        let count = self.store.redrive(None, &within(context, filter)).await?;
+        self.wake.notify_one();
+        Ok(count)
+    }
+
+    /// How the store stands, over all tenants.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn stats(&self) -> Result<Stats, JobsError> {
+        self.store.stats(self.config.lease).await
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Arc<dyn JobStore> {
+        &self.store
+    }
+
+    /// The limits in force.
+    pub fn config(&self) -> &JobsConfig {
+        &self.config
+    }
+
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    fn inserts(&self, context: &Context, jobs: Vec<NewJob>) -> Result<Vec<Insert>, JobsError> {
+        let carried = context.carry(&*self.clock);
+        jobs.into_iter()
+            .map(|job| {
+                self.check(&job)?;
+                Ok(Insert { id: JobId::new(&*self.clock), job, context: carried.clone() })
+            })
+            .collect()
+    }
+
+    fn check(&self, job: &NewJob) -> Result<(), JobsError> {
+        let names =
+            [("kind", Some(&job.kind)), ("queue", Some(&job.queue)), ("unique_key", job.unique_key.as_ref())];
+        for (field, name) in names {
+            let Some(name) = name else { continue };
+            if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+                let rule = format!("`{field}` must have 1 to {MAX_NAME} bytes and no control characters");
+                return Err(JobsError::Invalid(rule));
+            }
+        }
+        if !(1..=1000).contains(&job.max_attempts) {
+            return Err(JobsError::Invalid("`max_attempts` must be 1 to 1000".to_owned()));
+        }
+        if job.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(JobsError::Invalid("`timeout` must be longer than zero".to_owned()));
+        }
+        if job.unique_for.is_some() && job.unique_key.is_none() {
+            return Err(JobsError::Invalid("`unique_for` needs a `unique_key`".to_owned()));
+        }
+        let (size, limit) = (job.payload.to_string().len(), self.config.max_payload.as_usize());
+        if size > limit {
+            return Err(JobsError::TooLarge { size, limit });
+        }
+        Ok(())
+    }
+}
+
+fn tenant(context: &Context) -> Option<String> {
+    context.tenant.as_ref().map(|tenant| tenant.namespace())
+}
+
+fn within(context: &Context, filter: Filter) -> Filter {
+    match tenant(context) {
+        Some(tenant) => Filter { tenant: Some(tenant), ..filter },
+        None => filter,
+    }
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs").finish_non_exhaustive()
+    }
+}
