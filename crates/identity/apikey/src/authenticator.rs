@@ -28,6 +28,19 @@ pub struct Verified {
     ends: Option<Timestamp>,
 }
 
+impl Verified {
+    /// What was remembered may have ended since.
+    fn check_time(&self, now: Timestamp) -> Result<(), Rejection> {
+        match self.key.state(now) {
+            KeyState::Active if self.ends.is_some_and(|end| now >= end) => Err(Rejection::Expired),
+            KeyState::Active => Ok(()),
+            KeyState::Pending => Err(Rejection::NotYet),
+            KeyState::Expired => Err(Rejection::Expired),
+            KeyState::Revoked => Err(Rejection::Revoked),
+        }
+    }
+}
+
 /// Proves keys. Clones share the cache. Made by [`crate::ApiKeys::authenticator`].
 ///
 /// A wrong key costs the same work whether its id exists or not: both stored hashes are compared in constant time,
@@ -79,25 +92,23 @@ impl Authenticator {
     /// [`KeyError::Rejected`] when the key does not hold, [`KeyError::Store`] when that could not be found out.
     pub async fn authenticate(&self, text: &str) -> Result<Arc<Verified>, KeyError> {
         let inner = &*self.inner;
-        let presented = match PresentedKey::parse(text) {
-            Ok(presented) => presented,
-            Err(_) => return Err(inner.reject(None, Rejection::Malformed)),
+        let Ok(presented) = PresentedKey::parse(text) else {
+            return Err(inner.reject(None, Rejection::Malformed));
         };
         let id = presented.id();
         let name = Sha256::digest(text.as_bytes()).into();
         let now = inner.clock.now();
         let (epoch, answer) = (inner.cache.epoch(), inner.cache.get(&name, now));
-        let answer = match answer {
-            Some(answer) => answer,
-            None => {
-                let answer = inner.prove(&presented, inner.store.find(id).await?);
-                inner.cache.put(name, id, &answer, now, epoch);
-                answer
-            }
+        let answer = if let Some(answer) = answer {
+            answer
+        } else {
+            let answer = inner.prove(&presented, inner.store.find(id).await?);
+            inner.cache.put(name, id, &answer, now, epoch);
+            answer
         };
         let verified = answer.map_err(|reason| inner.reject(Some(id), reason))?;
         let utc = inner.clock.utc();
-        inner.check_time(&verified, utc).map_err(|reason| inner.reject(Some(id), reason))?;
+        verified.check_time(utc).map_err(|reason| inner.reject(Some(id), reason))?;
         inner.note_use(id, utc);
         Ok(verified)
     }
@@ -162,16 +173,6 @@ impl Inner {
         };
         let principal = Arc::new(stored.key.principal());
         Ok(Arc::new(Verified { key: stored.key, principal, ends }))
-    }
-
-    fn check_time(&self, verified: &Verified, now: Timestamp) -> Result<(), Rejection> {
-        match verified.key.state(now) {
-            KeyState::Active if verified.ends.is_some_and(|end| now >= end) => Err(Rejection::Expired),
-            KeyState::Active => Ok(()),
-            KeyState::Pending => Err(Rejection::NotYet),
-            KeyState::Expired => Err(Rejection::Expired),
-            KeyState::Revoked => Err(Rejection::Revoked),
-        }
     }
 
     /// At most one note per key and interval; beyond the cache's size uses go unnoted rather than memory unbounded.

@@ -104,7 +104,7 @@ pub(crate) fn render(
     let checksum = checksum_of(&text);
     text.push_str(&checksum);
     let hint = hint_of(&text);
-    (SecretString::from(text.as_str()), secret, hint)
+    (SecretString::from(text.to_string()), secret, hint)
 }
 
 fn hint_of(text: &str) -> String {

@@ -73,13 +73,13 @@ pub async fn what_is_written_is_read(store: &impl KeyStore) {
     let clock = ManualClock::new();
     let plain = key(&clock, |_| {});
     let full = key(&clock, |new| {
-        new.description = "quotes ' \" and ü".to_owned();
+        "quotes ' \" and ü".clone_into(&mut new.description);
         new.env = Some("live".to_owned());
         new.realm = name("main");
         new.tenant = name("acme");
         new.org = name("sales");
         new.reach = Reach::Tenants(name("globex").into_iter().collect());
-        new.limits = Some(Limits { requests: 100, per: Duration::from_secs(60) });
+        new.limits = Some(Limits { requests: 100, per: Duration::from_mins(1) });
         new.created_by = Some("cli".to_owned());
         new.not_before = Some(at(1));
         new.expires_at = Some(at(1_000));

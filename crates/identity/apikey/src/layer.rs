@@ -51,17 +51,33 @@ type Proving = Pin<Box<dyn Future<Output = Result<Arc<Verified>, KeyError>> + Se
 
 pin_project! {
     /// The future of [`ApiKeyService`]: allocates only when there is a key to prove.
-    #[project = Projected]
-    pub enum ApiKeyFuture<S, B>
+    pub struct ApiKeyFuture<S, B>
     where
         S: Service<Request<B>>,
     {
-        /// Proves the key, then calls.
+        #[pin]
+        state: State<S, B>,
+    }
+}
+
+pin_project! {
+    #[project = Projected]
+    enum State<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         Proving { proving: Proving, next: Option<(S, Request<B>)> },
-        /// Waits for the answer.
         Calling { #[pin] call: S::Future },
-        /// Was refused.
         Refused { answer: Option<Response<Body>> },
+    }
+}
+
+impl<S, B> From<State<S, B>> for ApiKeyFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn from(state: State<S, B>) -> Self {
+        Self { state }
     }
 }
 
@@ -79,10 +95,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let text = match presented(request.headers()) {
-            Ok(None) => return ApiKeyFuture::Calling { call: self.inner.call(request) },
+            Ok(None) => return State::Calling { call: self.inner.call(request) }.into(),
             Ok(Some(text)) => text.to_owned(),
             Err(rejection) => {
-                return ApiKeyFuture::Refused { answer: Some(refuse(&KeyError::Rejected(rejection))) };
+                return State::Refused { answer: Some(refuse(&KeyError::Rejected(rejection))) }.into();
             }
         };
         // The instance that was polled ready is the one that is called later.
@@ -90,7 +106,16 @@ where
         let ready = std::mem::replace(&mut self.inner, fresh);
         let authenticator = self.authenticator.clone();
         let proving: Proving = Box::pin(async move { authenticator.authenticate(&text).await });
-        ApiKeyFuture::Proving { proving, next: Some((ready, request)) }
+        State::Proving { proving, next: Some((ready, request)) }.into()
+    }
+}
+
+impl<S, B> std::fmt::Debug for ApiKeyFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiKeyFuture")
     }
 }
 
@@ -100,9 +125,10 @@ where
 {
     type Output = Result<Response<Body>, S::Error>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
         loop {
-            let next = match self.as_mut().project() {
+            let next = match state.as_mut().project() {
                 Projected::Calling { call } => return call.poll(cx),
                 Projected::Refused { answer } => {
                     // Polled again after its answer, like any finished future: never ready.
@@ -112,14 +138,14 @@ where
                     match (ready!(proving.as_mut().poll(cx)), next.take()) {
                         (Ok(verified), Some((mut service, mut request))) => {
                             admit(&mut request, verified);
-                            Self::Calling { call: service.call(request) }
+                            State::Calling { call: service.call(request) }
                         }
-                        (Err(error), _) => Self::Refused { answer: Some(refuse(&error)) },
+                        (Err(error), _) => State::Refused { answer: Some(refuse(&error)) },
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
             };
-            self.set(next);
+            state.set(next);
         }
     }
 }

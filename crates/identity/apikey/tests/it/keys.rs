@@ -12,6 +12,8 @@ use runtime_kernel::{Classify, Clock, Name, Reach, SystemClock};
 
 use super::setup::{setup, setup_with};
 
+type Spoil = dyn Fn(&mut NewKey);
+
 fn name(text: &str) -> Option<Name> {
     Name::new(text).ok()
 }
@@ -49,8 +51,8 @@ async fn the_plain_text_is_shown_once_and_is_nowhere_else() {
     let setup = setup();
     let issued = setup.keys.create(NewKey::new("test", ["*"])).await.unwrap();
     let text = issued.expose().to_owned();
-    let (secret, last) = (&text[25..68], &text[text.len() - 4..]);
-    assert_eq!(issued.key.to_string(), format!("rt_…{last}"));
+    let (secret, tail) = (&text[25..68], &text[text.len() - 4..]);
+    assert_eq!(issued.key.to_string(), format!("rt_…{tail}"));
     let stored = setup.store.find(issued.key.id).await.unwrap().unwrap();
     let presented = PresentedKey::parse(&text).unwrap();
     let list = setup.keys.list(&KeyFilter::all()).await.unwrap();
@@ -73,7 +75,7 @@ async fn the_plain_text_is_shown_once_and_is_nowhere_else() {
 async fn what_cannot_be_a_key_is_refused_with_the_field_named() {
     let setup = setup();
     let now = setup.clock.utc();
-    let wrong: [(&str, Box<dyn Fn(&mut NewKey)>); 14] = [
+    let wrong: [(&str, Box<Spoil>); 14] = [
         ("description", Box::new(|new| new.description = "x".repeat(201))),
         ("description", Box::new(|new| new.description = "two\nlines".to_owned())),
         ("created_by", Box::new(|new| new.created_by = Some("\u{7}".to_owned()))),
@@ -108,7 +110,8 @@ async fn what_cannot_be_a_key_is_refused_with_the_field_named() {
 
 #[tokio::test]
 async fn a_wrong_configuration_is_refused_with_the_key_named() {
-    let wrong: [(&str, fn(&mut ApiKeyConfig)); 5] = [
+    type Spoil = fn(&mut ApiKeyConfig);
+    let wrong: [(&str, Spoil); 5] = [
         ("env", |config| config.env = Some("no good".to_owned())),
         ("pepper", |config| config.pepper = Some("short".to_owned().into())),
         ("cache_ttl", |config| config.cache_ttl = Duration::from_hours(2)),

@@ -40,7 +40,7 @@ async fn trace_request_id_and_the_time_left_go_along() {
 #[tokio::test]
 async fn the_time_left_is_never_more_than_the_calls_own() {
     let address = serve(Router::new().route("/", get(echo))).await;
-    let context = context().with_deadline(Deadline::after(&SystemClock, Duration::from_secs(60)));
+    let context = context().with_deadline(Deadline::after(&SystemClock, Duration::from_mins(1)));
     let response = local()
         .get(&format!("http://{address}/"))
         .timeout(Duration::from_secs(3))
@@ -152,7 +152,8 @@ async fn a_request_that_cannot_be_sent_says_why_without_repeating_secrets() {
 
 #[test]
 fn a_wrong_configuration_is_refused_with_the_key_named() {
-    let wrong: [(&str, fn(&mut ClientConfig)); 6] = [
+    type Spoil = fn(&mut ClientConfig);
+    let wrong: [(&str, Spoil); 6] = [
         ("connect_timeout", |config| config.connect_timeout = Duration::ZERO),
         ("timeout", |config| config.timeout = Duration::ZERO),
         ("max_redirects", |config| config.max_redirects = 21),
