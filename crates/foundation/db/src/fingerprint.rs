@@ -112,9 +112,9 @@ impl Scan<'_> {
     fn value(&mut self) {
         let before = self.out.trim_end();
         if let Some(list) = before.strip_suffix(',')
-            && list.ends_with('?')
+            && list.trim_end().ends_with('?')
         {
-            let keep = list.len();
+            let keep = list.trim_end().len();
             self.out.truncate(keep);
             return;
         }

@@ -88,18 +88,31 @@ pub(crate) async fn connect(config: &DbConfig, watch: &Arc<Watch>) -> Result<PgP
         .acquire_timeout(config.acquire_timeout)
         .idle_timeout(config.idle_timeout)
         .max_lifetime(config.max_lifetime);
+    let options = reachable(options, config.acquire_timeout).await?;
+    Ok(Pool::new(pool.connect_lazy_with(options), Arc::clone(watch)))
+}
+
+/// Proves that the server answers, and settles whether it can notice lost clients. A pool would hide the reason why
+/// not: it tries until its time is up.
+async fn reachable(options: PgConnectOptions, within: Duration) -> Result<PgConnectOptions, DbError> {
+    let connect = async |options: &PgConnectOptions| {
+        let connection = tokio::time::timeout(within, PgConnection::connect_with(options)).await;
+        let silent = |_| DbError::Unreachable("no answer in time".to_owned());
+        Ok::<_, DbError>(connection.map_err(silent)?.map(drop))
+    };
     let checked = options.clone().options([("client_connection_check_interval", GONE_CHECK)]);
-    let pool = match pool.clone().connect_with(checked).await {
+    match connect(&checked).await? {
+        Ok(()) => Ok(checked),
         // 42704: a server before Postgres 14 does not know the setting; 22023 and 0A000: its platform lacks it.
         Err(sqlx::Error::Database(error))
             if error.code().is_some_and(|code| matches!(&*code, "42704" | "22023" | "0A000")) =>
         {
+            connect(&options).await??;
             tracing::warn!("the server cannot notice lost clients: abandoned statements run to their limit");
-            pool.connect_with(options).await?
+            Ok(options)
         }
-        other => other?,
-    };
-    Ok(Pool::new(pool, Arc::clone(watch)))
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn options(config: &DbConfig) -> Result<PgConnectOptions, DbError> {

@@ -8,7 +8,11 @@ async fn refusals_are_classified_and_repeat_no_values() {
     for test in both(|_| {}).await {
         let db = &test.db;
         db.transaction(&context(), async |mut tx| {
-            run(&mut tx, "CREATE TABLE child (t INTEGER NOT NULL REFERENCES t (id), n INTEGER CHECK (n > 0))").await?;
+            run(
+                &mut tx,
+                "CREATE TABLE child (t INTEGER NOT NULL REFERENCES t (id), n INTEGER CHECK (n > 0))",
+            )
+            .await?;
             run(&mut tx, "INSERT INTO t VALUES (1, 's3cret')").await
         })
         .await

@@ -15,7 +15,9 @@ async fn an_endless_statement_is_stopped_by_the_database_itself() {
         let stopped = db.transaction(&context(), async |mut tx| run(&mut tx, sql).await).await;
         assert_eq!(stopped, Err(DbError::StatementTimeout));
         let on_pool = match db.dialect() {
-            runtime_db::Dialect::Sqlite => sqlx::query(sql).execute(&db.sqlite().unwrap().read).await.map(drop),
+            runtime_db::Dialect::Sqlite => {
+                sqlx::query(sql).execute(&db.sqlite().unwrap().read).await.map(drop)
+            }
             runtime_db::Dialect::Postgres => sqlx::query(sql).execute(db.postgres().unwrap()).await.map(drop),
         };
         assert_eq!(DbError::from(on_pool.unwrap_err()), DbError::StatementTimeout);
@@ -83,9 +85,9 @@ async fn a_slow_statement_is_logged_by_its_fingerprint_and_without_values() {
         .unwrap();
     test.db.ping().await.unwrap();
     drop(guard);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("SELECT pg_sleep(?), ?::text, ?"), "{text}");
-    assert!(!text.contains("secret"), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
+    let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(lines.contains("SELECT pg_sleep(?), ?::text, ?"), "{lines}");
+    assert!(!lines.contains("secret"), "{lines}");
+    assert_eq!(lines.lines().count(), 1, "{lines}");
     assert_eq!(test.db.stats().slow, 1);
 }

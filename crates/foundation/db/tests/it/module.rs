@@ -10,6 +10,7 @@ async fn the_module_gives_one_database_and_closes_it() {
     let container = app.container().clone();
     let db: std::sync::Arc<Database> = container.get(DB).await.unwrap();
     sqlx::query("CREATE TABLE t (id INTEGER)").execute(&db.sqlite().unwrap().write).await.unwrap();
+    app.shutdown().trigger("the test is over");
     app.shutdown().run().await;
     assert!(db.ping().await.is_err());
 }

@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use runtime_db::{Database, DbConfig, DbError, Tx, sqlx};
-use runtime_kernel::{Context, Source, SystemClock, uuid_v7};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-
-pub const NO_POSTGRES: &str =
-    "set RUNTIME_TEST_POSTGRES_URL to a Postgres that may be filled with throw-away databases, or run `cargo xtask test`";
+use runtime_kernel::{Context, Source, SystemClock};
+use sqlx::AssertSqlSafe;
 
 pub struct TestDb {
     pub db: Database,
-    pub url: String,
     _folder: Option<tempfile::TempDir>,
+    _server: Option<runtime_testkit::postgres::TestDatabase>,
 }
 
 pub fn context() -> Context {
@@ -29,20 +26,11 @@ pub async fn connect(config: &DbConfig) -> Database {
     Database::connect(config, SystemClock::shared()).await.unwrap()
 }
 
-pub async fn postgres_url() -> String {
-    let server = std::env::var("RUNTIME_TEST_POSTGRES_URL").expect(NO_POSTGRES);
-    let name = format!("runtime_db_{}", uuid_v7(&SystemClock).simple());
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
-    let (head, _) = server.rsplit_once('/').unwrap();
-    format!("{head}/{name}")
-}
-
 pub async fn postgres(change: impl FnOnce(&mut DbConfig)) -> TestDb {
-    let url = postgres_url().await;
-    let mut config = quick(&url);
+    let server = runtime_testkit::postgres::database().await.unwrap();
+    let mut config = quick(server.url());
     change(&mut config);
-    TestDb { db: connect(&config).await, url, _folder: None }
+    TestDb { db: connect(&config).await, _folder: None, _server: Some(server) }
 }
 
 pub async fn sqlite(change: impl FnOnce(&mut DbConfig)) -> TestDb {
@@ -50,7 +38,7 @@ pub async fn sqlite(change: impl FnOnce(&mut DbConfig)) -> TestDb {
     let url = format!("sqlite:{}", folder.path().join("deep/er/test.db").display());
     let mut config = quick(&url);
     change(&mut config);
-    TestDb { db: connect(&config).await, url, _folder: Some(folder) }
+    TestDb { db: connect(&config).await, _folder: Some(folder), _server: None }
 }
 
 /// Both kinds, with the table `t (id integer primary key, name text unique)`.
@@ -66,8 +54,12 @@ pub async fn both(change: impl Fn(&mut DbConfig)) -> Vec<TestDb> {
 pub async fn run(tx: &mut Tx, sql: &str) -> Result<(), DbError> {
     let sql = AssertSqlSafe(sql.to_owned());
     match tx.dialect() {
-        runtime_db::Dialect::Sqlite => sqlx::query(sql).execute(&mut *tx.sqlite().unwrap()).await.map(drop)?,
-        runtime_db::Dialect::Postgres => sqlx::query(sql).execute(&mut *tx.postgres().unwrap()).await.map(drop)?,
+        runtime_db::Dialect::Sqlite => {
+            sqlx::query(sql).execute(&mut *tx.sqlite().unwrap()).await.map(drop)?
+        }
+        runtime_db::Dialect::Postgres => {
+            sqlx::query(sql).execute(&mut *tx.postgres().unwrap()).await.map(drop)?
+        }
     }
     Ok(())
 }

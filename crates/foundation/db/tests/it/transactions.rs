@@ -15,7 +15,9 @@ async fn work_is_kept_only_when_it_says_ok() {
     let ctx = context();
     for test in both(|_| {}).await {
         let db = &test.db;
-        db.transaction(&ctx, async |mut tx| run(&mut tx, "INSERT INTO t VALUES (1, 'kept')").await).await.unwrap();
+        db.transaction(&ctx, async |mut tx| run(&mut tx, "INSERT INTO t VALUES (1, 'kept')").await)
+            .await
+            .unwrap();
         let refused: Result<(), Error> = db
             .transaction(&ctx, async |mut tx| {
                 run(&mut tx, "INSERT INTO t VALUES (2, 'refused')").await?;
@@ -23,10 +25,11 @@ async fn work_is_kept_only_when_it_says_ok() {
             })
             .await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid);
-        let panicked = std::panic::AssertUnwindSafe(db.transaction(&ctx, async |mut tx| -> Result<(), DbError> {
-            run(&mut tx, "INSERT INTO t VALUES (3, 'panicked')").await?;
-            panic!("as planned")
-        }));
+        let panicked =
+            std::panic::AssertUnwindSafe(db.transaction(&ctx, async |mut tx| -> Result<(), DbError> {
+                run(&mut tx, "INSERT INTO t VALUES (3, 'panicked')").await?;
+                panic!("as planned")
+            }));
         assert!(panicked.catch_unwind().await.is_err());
         {
             let mut tx = db.begin(&ctx).await.unwrap();
@@ -53,7 +56,8 @@ async fn a_cancelled_transaction_is_undone_and_its_statement_stopped() {
         });
         assert!(tokio::time::timeout(Duration::from_millis(300), work).await.is_err());
         // SQLite has one writer: this waits until the endless statement has been stopped.
-        let next = db.transaction(&ctx, async |mut tx| run(&mut tx, "INSERT INTO t VALUES (2, 'next')").await);
+        let next =
+            db.transaction(&ctx, async |mut tx| run(&mut tx, "INSERT INTO t VALUES (2, 'next')").await);
         tokio::time::timeout(Duration::from_secs(3), next).await.unwrap().unwrap();
         assert_eq!(ids(db).await, [2]);
         if let Some(pool) = db.postgres() {
@@ -137,7 +141,9 @@ async fn postgres_never_pretends_to_commit_after_a_swallowed_failure() {
     let ctx = context();
     let test = postgres(|_| {}).await;
     let db = &test.db;
-    db.transaction(&ctx, async |mut tx| run(&mut tx, "CREATE TABLE t (id INT PRIMARY KEY, name TEXT)").await).await.unwrap();
+    db.transaction(&ctx, async |mut tx| run(&mut tx, "CREATE TABLE t (id INT PRIMARY KEY, name TEXT)").await)
+        .await
+        .unwrap();
     for seen in [true, false] {
         let swallowed = db
             .transaction(&ctx, async |mut tx| {
@@ -163,7 +169,9 @@ async fn sqlite_runs_nothing_outside_the_transaction_it_ended() {
     let ctx = context();
     let test = sqlite(|config| config.statement_timeout = Duration::from_millis(200)).await;
     let db = &test.db;
-    db.transaction(&ctx, async |mut tx| run(&mut tx, "CREATE TABLE t (id INTEGER PRIMARY KEY)").await).await.unwrap();
+    db.transaction(&ctx, async |mut tx| run(&mut tx, "CREATE TABLE t (id INTEGER PRIMARY KEY)").await)
+        .await
+        .unwrap();
     let result = db
         .transaction(&ctx, async |mut tx| {
             run(&mut tx, "INSERT INTO t VALUES (1)").await?;
