@@ -1,0 +1,144 @@
+//! Extractors whose refusals are problem documents that name the place of the mistake.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use runtime_kernel::{Context, Error, ErrorKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::problem::HttpError;
+
+/// The request's [`Context`]: id, trace, deadline, principal, tenant.
+#[derive(Clone, Debug)]
+pub struct Ctx(pub Context);
+
+impl<S: Send + Sync> FromRequestParts<S> for Ctx {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpError> {
+        let missing =
+            || HttpError(Error::internal("no Context: the router is not served by runtime_http::Server"));
+        parts.extensions.get::<Context>().cloned().map(Self).ok_or_else(missing)
+    }
+}
+
+/// A JSON body, in and out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        if !is_json(request.headers().get(CONTENT_TYPE)) {
+            let message = "the body must be sent as `content-type: application/json`";
+            return Err(HttpError(Error::new(ErrorKind::Invalid, "http.unsupported_media_type", message)));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let at = pointer(error.path());
+            let what = error.inner().to_string();
+            Error::new(
+                ErrorKind::Invalid,
+                "http.invalid_json",
+                format!("the body is not what is expected: {what}"),
+            )
+            .with_detail(at, what)
+        })?;
+        json.end().map_err(|error| Error::new(ErrorKind::Invalid, "http.invalid_json", error.to_string()))?;
+        Ok(Self(value))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => {
+                let mut response = Response::new(body.into());
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Err(error) => HttpError(Error::internal(error)).into_response(),
+        }
+    }
+}
+
+/// A typed JSON answer with a status.
+impl<T: Serialize> Json<T> {
+    /// The same with a status other than 200.
+    pub fn status(self, status: StatusCode) -> Response {
+        let mut response = self.into_response();
+        *response.status_mut() = status;
+        response
+    }
+}
+
+/// The path's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|rejection| {
+            HttpError(Error::new(ErrorKind::Invalid, "http.invalid_path", rejection.body_text()))
+        })
+    }
+}
+
+/// The query's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query.map(|query| Self(query.0)).map_err(|rejection| {
+            HttpError(Error::new(ErrorKind::Invalid, "http.invalid_query", rejection.body_text()))
+        })
+    }
+}
+
+/// RFC 6839: `application/json` and everything `+json`.
+fn is_json(content_type: Option<&HeaderValue>) -> bool {
+    let Some(text) = content_type.and_then(|value| value.to_str().ok()) else { return false };
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// What broke the body, if it was one of our limits.
+fn unreadable(rejection: &(dyn std::error::Error + 'static)) -> HttpError {
+    let mut cause = Some(rejection);
+    while let Some(error) = cause {
+        if let Some(ours) = error.downcast_ref::<Error>() {
+            return HttpError(Error::new(ours.kind(), ours.code().to_owned(), ours.message().to_owned()));
+        }
+        cause = error.source();
+    }
+    HttpError(Error::new(ErrorKind::Invalid, "http.body_unreadable", "the request body could not be read"))
+}
+
+/// A JSON pointer (RFC 6901) from serde's path.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        let text = match segment {
+            serde_path_to_error::Segment::Seq { index } => index.to_string(),
+            serde_path_to_error::Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            serde_path_to_error::Segment::Enum { variant } => variant.clone(),
+            serde_path_to_error::Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&text);
+    }
+    pointer
+}
