@@ -67,6 +67,11 @@ impl Entry {
         job
     }
 
+    /// Whether a claim is in force.
+    fn holds(&self, fence: u64, now: Timestamp) -> bool {
+        self.job.state == JobState::Running && self.fence == fence && self.lease_until >= now
+    }
+
     fn end_attempt(&mut self, now: Timestamp, outcome: AttemptOutcome, error: Option<Failure>) {
         if let Some(attempt) = self.job.attempts.last_mut() {
             attempt.finished_at = Some(now);
@@ -96,6 +101,19 @@ impl State {
             && self.unique.get(&key).is_some_and(|(holder, until)| *holder == id && until.is_none())
         {
             self.unique.remove(&key);
+        }
+    }
+
+    /// Takes the unique key of a finished job again; says whether it could.
+    fn take_again(&mut self, id: JobId, now: Timestamp) -> bool {
+        let Some(key) = self.jobs.get(&id).and_then(|entry| entry.unique.clone()) else { return true };
+        match self.unique.get(&key) {
+            Some((holder, until)) if *holder != id && until.is_none_or(|until| until > now) => false,
+            Some((holder, _)) if *holder == id => true,
+            _ => {
+                self.unique.insert(key, (id, None));
+                true
+            }
         }
     }
 
@@ -207,18 +225,25 @@ impl JobStore for MemoryStore {
         Ok(claimed)
     }
 
-    async fn heartbeat(&self, worker: &str, kinds: &[String], lease: Duration) -> Result<Pulse, JobsError> {
+    async fn heartbeat(
+        &self,
+        worker: &str,
+        kinds: &[String],
+        held: &[(JobId, u64)],
+        lease: Duration,
+    ) -> Result<Pulse, JobsError> {
         let now = self.now();
         let mut state = self.lock();
         state.workers.insert(worker.to_owned(), (kinds.to_vec(), now));
         let mut pulse = Pulse::default();
-        for (id, entry) in &mut state.jobs {
-            if entry.job.state == JobState::Running && entry.worker == worker {
-                entry.lease_until = later(now, lease);
-                pulse.held.push((*id, entry.fence));
-                if entry.job.cancel_requested {
-                    pulse.cancel.push(*id);
-                }
+        for (id, fence) in held {
+            let Some(entry) = state.jobs.get_mut(id).filter(|entry| entry.holds(*fence, now)) else {
+                continue;
+            };
+            entry.lease_until = later(now, lease);
+            pulse.held.push((*id, *fence));
+            if entry.job.cancel_requested {
+                pulse.cancel.push(*id);
             }
         }
         Ok(pulse)
@@ -229,8 +254,7 @@ impl JobStore for MemoryStore {
         let mut state = self.lock();
         let mut receipts = Vec::with_capacity(reports.len());
         for Report { id, fence, verdict } in reports {
-            let held = |entry: &&mut Entry| entry.job.state == JobState::Running && entry.fence == fence;
-            let Some(entry) = state.jobs.get_mut(&id).filter(held) else {
+            let Some(entry) = state.jobs.get_mut(&id).filter(|entry| entry.holds(fence, now)) else {
                 receipts.push(Receipt::Stale);
                 continue;
             };
@@ -250,7 +274,11 @@ impl JobStore for MemoryStore {
                 }
                 Verdict::Retry(delay, failure) => {
                     entry.end_attempt(now, AttemptOutcome::Failed, Some(failure));
-                    entry.wait(later(now, delay));
+                    if entry.job.cancel_requested {
+                        entry.finish(now, JobState::Cancelled);
+                    } else {
+                        entry.wait(later(now, delay));
+                    }
                 }
                 Verdict::Released(delay) => {
                     entry.end_attempt(now, AttemptOutcome::Released, None);
@@ -316,12 +344,13 @@ impl JobStore for MemoryStore {
         let mut state = self.lock();
         let filter = Filter { state: Some(JobState::Dead), ..filter.clone() };
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-        let chosen: Vec<JobId> = state
+        let mut chosen: Vec<JobId> = state
             .matching(&filter, now)
             .map(|(found, _)| found)
             .filter(|found| id.is_none_or(|id| id == *found))
             .take(limit)
             .collect();
+        chosen.retain(|id| state.take_again(*id, now));
         for id in &chosen {
             if let Some(entry) = state.jobs.get_mut(id) {
                 entry.job.max_attempts = entry.job.attempt.saturating_add(entry.allowance);

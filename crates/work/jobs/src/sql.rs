@@ -111,14 +111,10 @@ async fn insert_one(tx: &mut Tx, now: i64, insert: &Insert) -> Result<Enqueued, 
     if let Some(key) = &unique {
         change!(tx, "DELETE FROM job_unique WHERE unique_key = $1 AND until <= $2", key, now);
         let until = job.unique_for.map(|period| now.saturating_add(micros(period)));
-        let sql =
-            "INSERT INTO job_unique (unique_key, job_id, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-        if change!(tx, sql, key, id.to_string(), until) == 0 {
-            let sql = "SELECT job_id FROM job_unique WHERE unique_key = $1";
-            let holder = rows!(tx, sql, [key], |row| job_id(&row.try_get::<String, _>("job_id")?)?);
-            let gone = || JobsError::Corrupt("a unique key without its job".to_owned());
-            let holder = *holder.first().ok_or_else(gone)?;
-            return Ok(Enqueued { id: holder, duplicate: holder != *id });
+        if let Some(holder) = take_key(tx, key, *id, until).await?
+            && holder != *id
+        {
+            return Ok(Enqueued { id: holder, duplicate: true });
         }
     }
     let sql = "INSERT INTO job_details
@@ -148,6 +144,24 @@ async fn insert_one(tx: &mut Tx, now: i64, insert: &Insert) -> Result<Enqueued, 
         change!(tx, sql, id.to_string(), &job.queue, &job.kind, priority, run_at, allowance);
     }
     Ok(Enqueued { id: *id, duplicate: false })
+}
+
+/// Takes a unique key, or says who has it.
+async fn take_key(tx: &mut Tx, key: &str, id: JobId, until: Option<i64>) -> Result<Option<JobId>, JobsError> {
+    // Again when the holder gives it up between the two statements.
+    for _ in 0..10 {
+        let sql =
+            "INSERT INTO job_unique (unique_key, job_id, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        if change!(tx, sql, key, id.to_string(), until) == 1 {
+            return Ok(None);
+        }
+        let sql = "SELECT job_id FROM job_unique WHERE unique_key = $1";
+        let holder = rows!(tx, sql, [key], |row| job_id(&row.try_get::<String, _>("job_id")?)?);
+        if let Some(holder) = holder.first() {
+            return Ok(Some(*holder));
+        }
+    }
+    Err(JobsError::Corrupt("a unique key changes hands without end".to_owned()))
 }
 
 #[async_trait]
@@ -190,40 +204,76 @@ impl JobStore for SqlStore {
                  FROM jobs j JOIN job_details d ON d.id = j.id WHERE j.id IN {listed}
                  ORDER BY j.priority, j.run_at, j.id"
             );
-            Ok(rows!(tx, sql, [&ids], |row| Claimed {
-                id: job_id(&row.try_get::<String, _>("id")?)?,
-                fence: number(row.try_get::<i64, _>("fence")?),
-                kind: row.try_get("kind")?,
-                queue: row.try_get("queue")?,
-                payload: read(&row.try_get::<String, _>("payload")?)?,
-                context: read(&row.try_get::<String, _>("context")?)?,
-                attempt: number(row.try_get::<i64, _>("attempt")?),
-                max_attempts: number(row.try_get::<i64, _>("max_attempts")?),
-                timeout: row.try_get::<Option<i64>, _>("timeout")?.map(duration),
-            }))
+            let read = rows!(tx, sql, [&ids], |row| {
+                let (id, fence) = (row.try_get::<String, _>("id")?, row.try_get::<i64, _>("fence")?);
+                let payload = read(&row.try_get::<String, _>("payload")?);
+                let context = read(&row.try_get::<String, _>("context")?);
+                match payload.and_then(|payload| Ok((payload, context?))) {
+                    Err(error) => Err((id, fence, error.to_string())),
+                    Ok((payload, context)) => Ok(Claimed {
+                        id: job_id(&id)?,
+                        fence: number(fence),
+                        kind: row.try_get("kind")?,
+                        queue: row.try_get("queue")?,
+                        payload,
+                        context,
+                        attempt: number(row.try_get::<i64, _>("attempt")?),
+                        max_attempts: number(row.try_get::<i64, _>("max_attempts")?),
+                        timeout: row.try_get::<Option<i64>, _>("timeout")?.map(duration),
+                    }),
+                }
+            });
+            let mut claimed = Vec::with_capacity(read.len());
+            for job in read {
+                match job {
+                    Ok(job) => claimed.push(job),
+                    // One row that does not read back must not keep the others waiting.
+                    Err((id, fence, reason)) => {
+                        let failure = Failure::new("invalid", "jobs.corrupt", reason);
+                        end_attempt(tx, now, &id, fence, AttemptOutcome::Failed, Some(&failure)).await?;
+                        finish(tx, now, &id, JobState::Dead, None).await?;
+                    }
+                }
+            }
+            Ok(claimed)
         };
         self.db.transaction(&self.context(), claim).await
     }
 
-    async fn heartbeat(&self, worker: &str, kinds: &[String], lease: Duration) -> Result<Pulse, JobsError> {
+    async fn heartbeat(
+        &self,
+        worker: &str,
+        kinds: &[String],
+        held: &[(JobId, u64)],
+        lease: Duration,
+    ) -> Result<Pulse, JobsError> {
         let kinds = json(&kinds)?;
+        let ids = json(&held.iter().map(|(id, _)| id).collect::<Vec<_>>())?;
         let beat = async |mut tx: Tx| {
             let tx = &mut tx;
             let now = self.now(tx).await?;
             let sql = "INSERT INTO job_workers (worker, kinds, seen) VALUES ($1, $2, $3)
                 ON CONFLICT (worker) DO UPDATE SET kinds = excluded.kinds, seen = excluded.seen";
             change!(tx, sql, worker, &kinds, now);
-            let sql = "UPDATE jobs SET lease_until = $2 WHERE running = 1 AND worker = $1";
-            change!(tx, sql, worker, now.saturating_add(micros(lease)));
-            let sql = "SELECT id, fence, cancel FROM jobs WHERE running = 1 AND worker = $1";
-            let held = rows!(tx, sql, [worker], |row| (
+            if held.is_empty() {
+                return Ok(Pulse::default());
+            }
+            let listed = among(tx.dialect(), "$2");
+            let sql = format!(
+                "UPDATE jobs SET lease_until = $4
+                 WHERE running = 1 AND worker = $1 AND lease_until >= $3 AND id IN {listed} RETURNING id, fence, cancel"
+            );
+            let until = now.saturating_add(micros(lease));
+            let extended = rows!(tx, sql, [worker, &ids, now, until], |row| (
                 job_id(&row.try_get::<String, _>("id")?)?,
                 number::<u64>(row.try_get::<i64, _>("fence")?),
                 row.try_get::<i64, _>("cancel")? == 1,
             ));
+            let extended: Vec<_> =
+                extended.into_iter().filter(|(id, fence, _)| held.contains(&(*id, *fence))).collect();
             Ok::<_, JobsError>(Pulse {
-                cancel: held.iter().filter(|(_, _, cancel)| *cancel).map(|(id, _, _)| *id).collect(),
-                held: held.into_iter().map(|(id, fence, _)| (id, fence)).collect(),
+                cancel: extended.iter().filter(|(_, _, cancel)| *cancel).map(|(id, _, _)| *id).collect(),
+                held: extended.into_iter().map(|(id, fence, _)| (id, fence)).collect(),
             })
         };
         self.db.transaction(&self.context(), beat).await
@@ -311,7 +361,19 @@ impl JobStore for SqlStore {
             let limit = i64::from(filter.limit);
             let ids = rows!(tx, sql, [&one, tenant, kind, queue, &before, limit], |row| row
                 .try_get::<String, _>("id")?);
+            let mut count = 0;
             for id in &ids {
+                // Whoever holds the key by now has it; a job that cannot have it again stays where it is.
+                let sql = "INSERT INTO job_unique (unique_key, job_id) SELECT unique_key, id FROM job_details
+                    WHERE id = $1 AND unique_key IS NOT NULL ON CONFLICT (unique_key) DO NOTHING";
+                change!(tx, sql, id);
+                let sql =
+                    "SELECT u.job_id FROM job_details d JOIN job_unique u ON u.unique_key = d.unique_key
+                    WHERE d.id = $1 AND u.job_id <> $1 AND (u.until IS NULL OR u.until > $2)";
+                if !rows!(tx, sql, [id, now], |row| row.try_get::<String, _>("job_id")?).is_empty() {
+                    continue;
+                }
+                count += 1;
                 let sql = "INSERT INTO jobs
                     (id, queue, kind, priority, running, run_at, attempt, max_attempts, fence, cancel)
                     SELECT d.id, d.queue, d.kind, d.priority, 0, $2, f.attempt, f.attempt + d.allowance, f.fence, 0
@@ -319,7 +381,7 @@ impl JobStore for SqlStore {
                 change!(tx, sql, id, now);
                 change!(tx, "DELETE FROM jobs_finished WHERE id = $1", id);
             }
-            Ok::<_, JobsError>(ids.len() as u64)
+            Ok::<_, JobsError>(count)
         };
         self.db.transaction(&self.context(), redrive).await
     }
@@ -361,7 +423,10 @@ impl JobStore for SqlStore {
                 ("cancelled", retention.cancelled),
             ] {
                 let Some(keep) = keep else { continue };
-                let sql = "SELECT id FROM jobs_finished WHERE state = $1 AND finished_at < $2 LIMIT $3";
+                let skip = if tx.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+                let sql = format!(
+                    "SELECT id FROM jobs_finished WHERE state = $1 AND finished_at < $2 LIMIT $3 {skip}"
+                );
                 let before = now.saturating_sub(micros(keep));
                 let ids =
                     rows!(tx, sql, [state, before, i64::from(max)], |row| row.try_get::<String, _>("id")?);
@@ -374,6 +439,7 @@ impl JobStore for SqlStore {
                 }
             }
             change!(tx, "DELETE FROM job_unique WHERE until <= $1", now);
+            change!(tx, "DELETE FROM job_workers WHERE seen < $1", now.saturating_sub(FORGOTTEN));
             Ok::<_, JobsError>(pruned)
         };
         self.db.transaction(&self.context(), prune).await
@@ -438,10 +504,10 @@ fn sum_up(
 async fn take_report(tx: &mut Tx, now: i64, report: &Report) -> Result<Receipt, JobsError> {
     let (id, fence) = (report.id.to_string(), i64::try_from(report.fence).unwrap_or(i64::MAX));
     // Taking the row's lock decides the race with a rescue.
-    let sql = "UPDATE jobs SET running = 1 WHERE id = $1 AND fence = $2 AND running = 1";
-    if change!(tx, sql, &id, fence) == 0 {
-        return Ok(Receipt::Stale);
-    }
+    let sql = "UPDATE jobs SET running = 1 WHERE id = $1 AND fence = $2 AND running = 1 AND lease_until >= $3
+        RETURNING cancel";
+    let held = rows!(tx, sql, [&id, fence, now], |row| row.try_get::<i64, _>("cancel")? == 1);
+    let Some(cancel) = held.first().copied() else { return Ok(Receipt::Stale) };
     let (outcome, failure) = match &report.verdict {
         Verdict::Completed(_) => (AttemptOutcome::Completed, None),
         Verdict::Dead(failure) | Verdict::Retry(_, failure) => (AttemptOutcome::Failed, Some(failure)),
@@ -455,6 +521,7 @@ async fn take_report(tx: &mut Tx, now: i64, report: &Report) -> Result<Receipt, 
         }
         Verdict::Dead(_) => finish(tx, now, &id, JobState::Dead, None).await?,
         Verdict::Cancelled => finish(tx, now, &id, JobState::Cancelled, None).await?,
+        Verdict::Retry(..) if cancel => finish(tx, now, &id, JobState::Cancelled, None).await?,
         Verdict::Retry(delay, _) => wait(tx, &id, now.saturating_add(micros(*delay)), 0).await?,
         Verdict::Released(delay) => wait(tx, &id, now.saturating_add(micros(*delay)), 1).await?,
     }
@@ -505,6 +572,9 @@ async fn finish(
     );
     Ok(())
 }
+
+/// A worker not heard from for a day is forgotten; in microseconds.
+const FORGOTTEN: i64 = 24 * 3600 * 1_000_000;
 
 const SELECT: &str =
     "SELECT d.id, d.kind, d.queue, d.priority, d.payload, d.context, d.timeout, d.created_at,

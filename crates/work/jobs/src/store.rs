@@ -98,7 +98,7 @@ pub enum Receipt {
 /// What a heartbeat learns about a worker's claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// Claims that still hold, by job and fence.
+    /// Of the claims named, those that still hold, by job and fence.
     pub held: Vec<(JobId, u64)>,
     /// Those of them somebody wants cancelled.
     pub cancel: Vec<JobId>,
@@ -175,8 +175,15 @@ pub trait JobStore: Send + Sync + 'static {
     async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError>;
     /// Claims jobs whose time has come, by priority, then time, then id. Counts the attempt.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError>;
-    /// Extends every claim of a worker, and notes which kinds it handles.
-    async fn heartbeat(&self, worker: &str, kinds: &[String], lease: Duration) -> Result<Pulse, JobsError>;
+    /// Extends the claims a worker knows it holds and whose lease has not run out, and notes which kinds it handles. A
+    /// claim whose answer was lost on its way is not among them, so its lease runs out and it is rescued.
+    async fn heartbeat(
+        &self,
+        worker: &str,
+        kinds: &[String],
+        held: &[(JobId, u64)],
+        lease: Duration,
+    ) -> Result<Pulse, JobsError>;
     /// Ends claims; answers in the order of the reports.
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError>;
     /// Takes back claims whose lease has run out; at most so many in one call.

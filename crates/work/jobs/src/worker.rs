@@ -17,10 +17,13 @@ use crate::handler::{Handler, Handlers, JobContext};
 use crate::job::{Failure, JobId};
 use crate::metrics::JobMetrics;
 use crate::queue::Jobs;
-use crate::store::{ClaimRequest, Claimed, Receipt, Report, Retention, Verdict};
+use crate::store::{ClaimRequest, Claimed, Pulse, Receipt, Report, Retention, Verdict};
 
 /// The most reports written in one transaction.
 const REPORT_BATCH: usize = 512;
+
+/// How long a handler may take to stop once told to, at the end of a drain.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// Runs jobs of the kinds it has handlers for.
 ///
@@ -157,6 +160,7 @@ impl Worker {
     /// One attempt, as a future that never fails and never panics.
     fn attempt(&self, job: Claimed, handler: Handler) -> impl Future<Output = Report> + Send + 'static {
         let cancelled = CancellationToken::new();
+        let stopped = cancelled.clone();
         let held = Held { fence: job.fence, cancelled: cancelled.clone(), asked: false };
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, held);
         let (clock, holds, metrics) =
@@ -195,6 +199,8 @@ impl Worker {
             let verdict = match result {
                 Ok(value) => Verdict::Completed(value),
                 Err(_) if asked => Verdict::Cancelled,
+                // Stopped by us, not by its own failure.
+                Err(_) if stopped.is_cancelled() => Verdict::Released(Duration::ZERO),
                 Err(error) => judge(&error, job.attempt, job.max_attempts, &policy, &mut rng),
             };
             metrics.ended(&job.kind, &verdict, clock.now().saturating_duration_since(began));
@@ -234,23 +240,35 @@ impl Worker {
         let (clock, config) = (self.jobs.clock(), self.jobs.config());
         let kinds = self.handlers.kinds();
         loop {
-            match self.jobs.store().heartbeat(&self.name, &kinds, config.lease).await {
-                Ok(pulse) => {
-                    let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-                    for id in pulse.cancel {
-                        if let Some(held) = held.get_mut(&id) {
-                            held.asked = true;
-                            held.cancelled.cancel();
-                        }
-                    }
-                }
+            let known: Vec<(JobId, u64)> = {
+                let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                held.iter().map(|(id, held)| (*id, held.fence)).collect()
+            };
+            match self.jobs.store().heartbeat(&self.name, &kinds, &known, config.lease).await {
+                Ok(pulse) => self.follow(&known, pulse),
                 Err(error) => {
-                    tracing::warn!(error = %Error::from(error).report(), "leases could not be extended")
+                    tracing::warn!(error = %Error::from(error).report(), "leases could not be extended");
                 }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = clock.sleep(config.heartbeat) => {}
+            }
+        }
+    }
+
+    /// Tells handlers whose claim is lost, or whose job is to be cancelled, to stop.
+    fn follow(&self, known: &[(JobId, u64)], pulse: Pulse) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, fence) in known.iter().filter(|claim| !pulse.held.contains(claim)) {
+            if let Some(held) = held.get(id).filter(|held| held.fence == *fence) {
+                held.cancelled.cancel();
+            }
+        }
+        for id in pulse.cancel {
+            if let Some(held) = held.get_mut(&id) {
+                held.asked = true;
+                held.cancelled.cancel();
             }
         }
     }
@@ -261,13 +279,19 @@ impl Worker {
         while let Ok(Some(done)) = deadline.run(&**clock, next(&mut running)).await {
             reports.extend(done);
         }
-        // What is still running is told to stop, cut, and given back without using up an attempt.
+        // What is still running is told to stop, then cut, and given back without using up an attempt.
+        for held in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            held.cancelled.cancel();
+        }
+        let grace = Deadline::after(&**clock, GRACE);
+        while let Ok(Some(done)) = grace.run(&**clock, next(&mut running)).await {
+            reports.extend(done);
+        }
         running.shutdown().await;
         let finished: Vec<JobId> = reports.iter().map(|report| report.id).collect();
         {
             let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, held) in held.iter().filter(|(id, _)| !finished.contains(id)) {
-                held.cancelled.cancel();
                 reports.push(Report {
                     id: *id,
                     fence: held.fence,
