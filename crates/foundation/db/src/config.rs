@@ -41,8 +41,24 @@ pub struct DbConfig {
     /// How long SQLite waits for another process's write lock. Default 5 s.
     #[serde(with = "units::duration")]
     pub busy_timeout: Duration,
+    /// What `runtime-migrate` does to the schema at start. Default `auto`.
+    pub migrate: Migrate,
     /// What SQLite does before it says a commit is done. Default `full`.
     pub synchronous: Synchronous,
+}
+
+/// What happens to pending migrations when a process starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Migrate {
+    /// They are applied; of several processes one does it and the others wait.
+    #[default]
+    Auto,
+    /// The process refuses to start while any is pending.
+    Check,
+    /// Nobody looks.
+    Off,
 }
 
 /// What a commit on SQLite has survived when it returns.
@@ -72,6 +88,7 @@ impl Default for DbConfig {
             slow_query: Duration::from_millis(500),
             retries: 5,
             busy_timeout: Duration::from_secs(5),
+            migrate: Migrate::Auto,
             synchronous: Synchronous::Full,
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct State<DB: Backend> {
     pub(crate) guard: DB::Guard,
     pub(crate) watch: Arc<Watch>,
     pub(crate) deadline: Deadline,
+    /// The limit of each statement, before the deadline narrows it.
+    pub(crate) statement_timeout: Option<Duration>,
     /// A statement was started and not seen to its end.
     busy: bool,
     pub(crate) in_transaction: bool,
@@ -62,6 +64,7 @@ impl<DB: Backend> Conn<DB> {
             guard: DB::guard(&Hidden(watch)),
             watch: Arc::clone(watch),
             deadline,
+            statement_timeout: watch.statement_timeout,
             busy: true,
             in_transaction: false,
             doomed: false,
@@ -84,7 +87,7 @@ impl<DB: Backend> State<DB> {
     /// The limit of a statement that starts now.
     pub(crate) fn limit(&self) -> Option<Duration> {
         let left = self.deadline.remaining(&*self.watch.clock);
-        [self.watch.statement_timeout, left].into_iter().flatten().min()
+        [self.statement_timeout, left].into_iter().flatten().min()
     }
 
     async fn ready(&mut self, inner: &mut DB::Connection) -> sqlx::Result<()> {

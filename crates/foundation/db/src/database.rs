@@ -105,11 +105,24 @@ impl Database {
     /// # Errors
     /// [`DbError::Deadline`], [`DbError::Exhausted`], [`DbError::Busy`] and what connecting brings.
     pub async fn begin(&self, context: &Context) -> Result<Tx, DbError> {
+        self.open(context, false).await
+    }
+
+    /// As [`begin`](Self::begin) but without the statement limit, for migrations and maintenance. The context's
+    /// deadline still holds.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_patient(&self, context: &Context) -> Result<Tx, DbError> {
+        self.open(context, true).await
+    }
+
+    async fn open(&self, context: &Context, patient: bool) -> Result<Tx, DbError> {
         match self.0.pools {
             #[cfg(feature = "sqlite")]
-            Pools::Sqlite(ref pools) => Tx::sqlite_on(&pools.write, context.deadline).await,
+            Pools::Sqlite(ref pools) => Tx::sqlite_on(&pools.write, context.deadline, patient).await,
             #[cfg(feature = "postgres")]
-            Pools::Postgres(ref pool) => Tx::postgres_on(pool, context.deadline).await,
+            Pools::Postgres(ref pool) => Tx::postgres_on(pool, context.deadline, patient).await,
         }
     }
 

@@ -21,7 +21,7 @@ mod transaction;
 mod watch;
 
 pub use backend::Backend;
-pub use config::{DbConfig, Synchronous};
+pub use config::{DbConfig, Migrate, Synchronous};
 pub use connection::Conn;
 pub use database::{Database, Dialect};
 pub use error::DbError;

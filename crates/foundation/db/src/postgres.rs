@@ -62,8 +62,11 @@ impl Driver for Postgres {
 
     /// One round trip: the limit is part of opening the transaction, and ends with it.
     fn begin_sql(limit: Option<Duration>, usual: Option<Duration>) -> Option<SqlStr> {
-        let limit = limit.filter(|limit| Some(*limit) != usual)?;
-        let text = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis().max(1));
+        if limit == usual {
+            return None;
+        }
+        let millis = limit.map_or(0, |limit| limit.as_millis().max(1));
+        let text = format!("BEGIN; SET LOCAL statement_timeout = {millis}");
         Some(AssertSqlSafe(text).into_sql_str())
     }
 

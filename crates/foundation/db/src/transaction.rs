@@ -55,13 +55,21 @@ impl Tx {
     }
 
     #[cfg(feature = "sqlite")]
-    pub(crate) async fn sqlite_on(pool: &crate::SqlitePool, deadline: Deadline) -> Result<Self, DbError> {
-        Ok(Self::of(TxConn::Sqlite(Box::new(begin(pool.conn(deadline).await?).await?))))
+    pub(crate) async fn sqlite_on(
+        pool: &crate::SqlitePool,
+        deadline: Deadline,
+        patient: bool,
+    ) -> Result<Self, DbError> {
+        Ok(Self::of(TxConn::Sqlite(Box::new(begin(pool.conn(deadline).await?, patient).await?))))
     }
 
     #[cfg(feature = "postgres")]
-    pub(crate) async fn postgres_on(pool: &crate::PgPool, deadline: Deadline) -> Result<Self, DbError> {
-        Ok(Self::of(TxConn::Postgres(Box::new(begin(pool.conn(deadline).await?).await?))))
+    pub(crate) async fn postgres_on(
+        pool: &crate::PgPool,
+        deadline: Deadline,
+        patient: bool,
+    ) -> Result<Self, DbError> {
+        Ok(Self::of(TxConn::Postgres(Box::new(begin(pool.conn(deadline).await?, patient).await?))))
     }
 
     /// Which SQL it speaks.
@@ -188,11 +196,14 @@ impl Drop for Savepoint<'_> {
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-async fn begin<DB: Backend>(mut conn: Conn<DB>) -> Result<Conn<DB>, DbError> {
+async fn begin<DB: Backend>(mut conn: Conn<DB>, patient: bool) -> Result<Conn<DB>, DbError> {
     let usual = conn.state.watch.statement_timeout;
     let (inner, state) = conn.parts()?;
     // Set first: dropped in the middle, the connection is cleaned rather than reused.
     state.in_transaction = true;
+    if patient {
+        state.statement_timeout = None;
+    }
     DB::TransactionManager::begin(inner, DB::begin_sql(state.limit(), usual)).await?;
     Ok(conn)
 }
