@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::error::TestkitError;
 
 /// How long a line, an exit or a signal may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How to start a process.
 #[derive(Clone, Debug)]
