@@ -1,0 +1,114 @@
+//! The fields of an event or span, redacted as they are taken.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use tracing::field::{Field, Visit};
+
+use crate::redact;
+
+/// The longest text of one field, in bytes; the rest is cut.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// A field's value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Text(String),
+    Int(i64),
+    Uint(u64),
+    Float(f64),
+    Bool(bool),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(value) => f.write_str(value),
+            Self::Int(value) => value.fmt(f),
+            Self::Uint(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+        }
+    }
+}
+
+/// Fields in the order they were recorded; the last of a name counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields(pub(crate) Vec<(&'static str, Value)>);
+
+impl Fields {
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    pub(crate) fn set(&mut self, name: &'static str, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, slot)) => *slot = value,
+            None => self.0.push((name, value)),
+        }
+    }
+}
+
+/// Takes an event's or a span's fields.
+pub(crate) struct Taker<'a> {
+    pub(crate) fields: &'a mut Fields,
+    /// Names to mask beside the known ones.
+    pub(crate) also: &'a Arc<[String]>,
+}
+
+impl Taker<'_> {
+    fn put(&mut self, field: &Field, value: impl FnOnce() -> Value) {
+        let name = field.name();
+        // For the exporter, not for readers.
+        if name.starts_with("otel.") {
+            return;
+        }
+        let secret = redact::is_secret_name(name) || self.also.iter().any(|also| also.eq_ignore_ascii_case(name));
+        let value = if secret { Value::Text(redact::MASK.to_owned()) } else { value() };
+        self.fields.set(name, value);
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        self.put(field, || {
+            // Masked before it is cut: half a secret is still one.
+            let clean = redact::text(text);
+            Value::Text(clean.get(..clean.floor_char_boundary(MAX_TEXT)).unwrap_or_default().to_owned())
+        });
+    }
+}
+
+impl Visit for Taker<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, || Value::Float(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, || Value::Int(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, || Value::Uint(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, || Value::Bool(value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            let _ = write!(text, ": {error}");
+            cause = error.source();
+        }
+        self.text(field, &text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, &format!("{value:?}"));
+    }
+}
