@@ -32,12 +32,13 @@ pub trait HttpApp {
     fn route(&mut self, route: Route<Container>);
     /// Adds a route that every mode serves: probes and metrics.
     fn route_everywhere(&mut self, route: Route<Container>);
-    /// Adds a layer in its phase: `|router| router.layer(MyLayer::new())`.
+    /// Adds a layer in its phase: `|router, container| router.layer(MyLayer::new())`. It is put in place once every
+    /// start hook has run, so what those have built can be taken from the container.
     fn layer(
         &mut self,
         phase: Phase,
         name: &'static str,
-        apply: impl FnOnce(Router<Container>) -> Router<Container> + Send + 'static,
+        apply: impl FnOnce(Router<Container>, &Container) -> Router<Container> + Send + 'static,
     );
     /// Called with the address once the server listens.
     fn on_listening(&mut self, tell: impl Fn(&str) + Send + 'static);
@@ -60,7 +61,7 @@ impl HttpApp for App {
         &mut self,
         phase: Phase,
         name: &'static str,
-        apply: impl FnOnce(Router<Container>) -> Router<Container> + Send + 'static,
+        apply: impl FnOnce(Router<Container>, &Container) -> Router<Container> + Send + 'static,
     ) {
         self.contribute::<HttpParts>().stack.add(phase, name, apply);
     }

@@ -47,7 +47,7 @@ impl fmt::Display for Phase {
     }
 }
 
-type Apply<S> = Box<dyn FnOnce(Router<S>) -> Router<S> + Send>;
+type Apply<S> = Box<dyn FnOnce(Router<S>, &S) -> Router<S> + Send>;
 
 /// Layers, each with its phase and name.
 pub struct Stack<S = ()> {
@@ -63,12 +63,12 @@ impl<S> Default for Stack<S> {
 impl<S> Stack<S> {
     /// Adds a layer. Within a phase, layers are passed in the order they were added.
     ///
-    /// `apply` puts it around a router: `|router| router.layer(MyLayer::new())`.
+    /// `apply` puts it around a router: `|router, _| router.layer(MyLayer::new())`. It gets the router's state too.
     pub fn add(
         &mut self,
         phase: Phase,
         name: &'static str,
-        apply: impl FnOnce(Router<S>) -> Router<S> + Send + 'static,
+        apply: impl FnOnce(Router<S>, &S) -> Router<S> + Send + 'static,
     ) {
         self.layers.push((phase, name, Box::new(apply)));
     }
@@ -81,10 +81,10 @@ impl<S> Stack<S> {
         own.into_iter().chain(layers).chain([(Phase::Handle, "route")]).collect()
     }
 
-    pub(crate) fn apply(mut self, router: Router<S>) -> Router<S> {
+    pub(crate) fn apply(mut self, router: Router<S>, state: &S) -> Router<S> {
         self.layers.sort_by_key(|(phase, _, _)| *phase);
         // The last layer put around a router is the first a request meets.
-        self.layers.into_iter().rev().fold(router, |router, (_, _, apply)| apply(router))
+        self.layers.into_iter().rev().fold(router, |router, (_, _, apply)| apply(router, state))
     }
 }
 

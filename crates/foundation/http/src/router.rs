@@ -32,7 +32,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(routes: Vec<Route<S>>, stack: St
         let gate = GateLayer(Arc::new(Gated::new(index, &route.info)));
         router = router.route(&path, route.handler.layer(gate));
     }
-    stack.apply(router).with_state(state)
+    stack.apply(router, &state).with_state(state)
 }
 
 async fn not_found(uri: Uri) -> HttpError {

@@ -6,9 +6,11 @@ mod handler;
 mod job;
 mod memory;
 mod metrics;
-mod queue;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod schema;
+pub mod migrations;
+#[cfg(feature = "module")]
+mod module;
+mod queue;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 pub mod store;
@@ -20,9 +22,9 @@ pub use handler::{Handlers, JobContext, JobKind};
 pub use job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState, NewJob};
 pub use memory::MemoryStore;
 pub use metrics::JobMetrics;
+#[cfg(feature = "module")]
+pub use module::{JOBS, JobHandlers, JobsModule};
 pub use queue::Jobs;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use schema::TABLES;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlStore;
 pub use worker::{Worker, keep_house};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use runtime_kernel::{Context, SharedClock};
+use runtime_kernel::{Carried, Context, SharedClock};
 use tokio::sync::Notify;
 
 use crate::config::JobsConfig;
@@ -161,7 +161,8 @@ impl Jobs {
     }
 
     fn inserts(&self, context: &Context, jobs: Vec<NewJob>) -> Result<Vec<Insert>, JobsError> {
-        let carried = context.carry(&*self.clock);
+        // A durable job outlives the request that enqueues it, and so that request's deadline.
+        let carried = Carried { deadline: None, ..context.carry(&*self.clock) };
         jobs.into_iter()
             .map(|job| {
                 self.check(&job)?;

@@ -1,7 +1,13 @@
 //! The tables: a narrow hot one for what is unfinished, and what is written once apart from it.
 
+use runtime_migrate::{Migration, MigrationSet};
+
+/// The schema of jobs, for a [`runtime_migrate::Migrator`].
+pub const SET: MigrationSet =
+    MigrationSet { module: "jobs", migrations: &[Migration::new(1, "create_jobs", TABLES, TABLES)] };
+
 /// The schema of both databases; times are microseconds since the epoch.
-pub const TABLES: &str = "
+const TABLES: &str = "
 CREATE TABLE jobs (
   id TEXT PRIMARY KEY,
   queue TEXT NOT NULL,
