@@ -15,6 +15,7 @@ mod module;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod retry;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod transaction;
@@ -31,8 +32,9 @@ pub use module::{DB, DbModule};
 pub use pool::Pool;
 #[cfg(feature = "postgres")]
 pub use postgres::{PgConn, PgPool};
+pub use retry::LostRace;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConn, SqlitePool, SqlitePools};
 pub use sqlx;
-pub use transaction::{LostRace, Savepoint, Tx};
+pub use transaction::{Savepoint, Tx};
 pub use watch::StatementStats;

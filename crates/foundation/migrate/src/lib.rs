@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    allow(unused, clippy::unused_async, reason = "without a backend there is nothing to migrate")
+)]
 
 mod error;
 mod history;

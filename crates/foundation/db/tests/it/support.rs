@@ -55,10 +55,10 @@ pub async fn run(tx: &mut Tx, sql: &str) -> Result<(), DbError> {
     let sql = AssertSqlSafe(sql.to_owned());
     match tx.dialect() {
         runtime_db::Dialect::Sqlite => {
-            sqlx::query(sql).execute(&mut *tx.sqlite().unwrap()).await.map(drop)?
+            sqlx::query(sql).execute(&mut *tx.sqlite().unwrap()).await.map(drop)?;
         }
         runtime_db::Dialect::Postgres => {
-            sqlx::query(sql).execute(&mut *tx.postgres().unwrap()).await.map(drop)?
+            sqlx::query(sql).execute(&mut *tx.postgres().unwrap()).await.map(drop)?;
         }
     }
     Ok(())

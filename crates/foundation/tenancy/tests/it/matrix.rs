@@ -49,12 +49,13 @@ fn within(resolver: &Resolved, who: &Principal, multi: bool, strict: bool, defau
 fn exists(resolved: &Resolved) -> bool {
     let at = &resolved.context;
     let tenant = at.tenant.as_ref().map(Name::as_str);
-    match (at.realm.as_str(), tenant, at.org.as_ref().map(Name::as_str)) {
-        ("main" | "lab", None, None) | ("main", Some("acme"), None | Some("berlin" | "paris")) => true,
-        ("main", Some("globex"), org) => org.is_none() || org == Some("oslo"),
-        ("lab", Some("acme"), None) => true,
-        _ => false,
-    }
+    matches!(
+        (at.realm.as_str(), tenant, at.org.as_ref().map(Name::as_str)),
+        ("main" | "lab", None, None)
+            | ("main", Some("acme"), None | Some("berlin" | "paris"))
+            | ("main", Some("globex"), None | Some("oslo"))
+            | ("lab", Some("acme"), None)
+    )
 }
 
 fn obeys(
