@@ -10,9 +10,13 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TelemetryConfig {
-    /// The service's name on every line and in every exported span. Default `runtime`.
+    /// The service's name on every line and in every exported span; in an app the configuration's own
+    /// `service_name`. Default `runtime`.
+    #[serde(skip)]
     pub service: String,
-    /// The environment on every line; `local` makes [`Format::Auto`] pretty. Default `local`.
+    /// The environment on every line; in an app the configuration's own `env`. `local` makes [`Format::Auto`] pretty.
+    /// Default `local`.
+    #[serde(skip)]
     pub env: String,
     /// What is logged: a level, then `target=level` for whole module paths, comma-separated. Changes live.
     /// Default `info`.
@@ -127,7 +131,8 @@ impl TelemetryConfig {
     /// # Errors
     /// [`TelemetryError::Setting`] names the first that is.
     pub fn check(&self) -> Result<(), TelemetryError> {
-        let wrong = |field, message: &str| Err(TelemetryError::Setting { field, message: message.to_owned() });
+        let wrong =
+            |field, message: &str| Err(TelemetryError::Setting { field, message: message.to_owned() });
         #[cfg(feature = "logs")]
         crate::logs::Levels::check(&self.levels)?;
         if self.service.is_empty() {

@@ -103,43 +103,33 @@ impl Telemetry {
         });
         let levels = Levels::new(&config.levels)?;
         let writer = Writer::start(style, stream)?;
-        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(writer.clone())];
-        let mut guard = TelemetryGuard { levels: levels.clone(), writer, export: Export::default() };
-        let layers = layers(&config, clock, sinks, levels, &mut guard.export)?;
+        #[cfg(feature = "otlp")]
+        let export = crate::otlp::Exporter::new(&config)?;
+        let exported: Vec<(BoxLayer, Box<dyn Sink>)> = Vec::from_iter({
+            #[cfg(feature = "otlp")]
+            let exported = export.as_ref().map(|export| (export.span_layer(), export.log_sink()));
+            #[cfg(not(feature = "otlp"))]
+            let exported = None;
+            exported
+        });
+        let (mut layers, mut sinks): (Vec<BoxLayer>, Vec<Box<dyn Sink>>) = exported.into_iter().unzip();
+        sinks.push(Box::new(writer.clone()));
+        let lines = LogLayer { clock, also: config.redact.into(), sinks };
+        layers.push(lines.with_filter(LevelFilter(levels.clone())).boxed());
+        let guard = TelemetryGuard {
+            levels,
+            writer,
+            #[cfg(feature = "otlp")]
+            export,
+        };
         Ok((Dispatch::new(Registry::default().with(layers)), guard))
     }
 }
 
 type BoxLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-#[cfg_attr(
-    not(feature = "otlp"),
-    expect(clippy::unnecessary_wraps, clippy::trivially_copy_pass_by_ref, reason = "exporting can fail")
-)]
-fn layers(
-    config: &TelemetryConfig,
-    clock: SharedClock,
-    #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "exporting adds one"))] mut sinks: Vec<Box<dyn Sink>>,
-    levels: Levels,
-    export: &mut Export,
-) -> Result<Vec<BoxLayer>, TelemetryError> {
-    let mut all: Vec<BoxLayer> = Vec::new();
-    #[cfg(feature = "otlp")]
-    if let Some(exporter) = crate::otlp::Exporter::new(config)? {
-        sinks.push(Box::new(exporter.log_sink()));
-        all.push(exporter.span_layer());
-        *export = Some(exporter);
-    }
-    let _ = export;
-    let also = config.redact.clone().into();
-    all.push(LogLayer { clock, also, sinks }.with_filter(LevelFilter(levels)).boxed());
-    Ok(all)
-}
-
 #[cfg(feature = "otlp")]
 type Export = Option<crate::otlp::Exporter>;
-#[cfg(not(feature = "otlp"))]
-type Export = ();
 
 /// How long a dropped guard waits for what is still to be written.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -149,7 +139,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct TelemetryGuard {
     levels: Levels,
     writer: Writer,
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "nothing is exported"))]
+    #[cfg(feature = "otlp")]
     export: Export,
 }
 
@@ -181,6 +171,7 @@ impl TelemetryGuard {
 
 impl Drop for TelemetryGuard {
     fn drop(&mut self) {
+        self.writer.close();
         // There is nowhere left to report it.
         let _ = self.flush(DROP_TIMEOUT);
     }

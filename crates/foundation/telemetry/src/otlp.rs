@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::logs::{AnyValue, LogRecord, Logger, LoggerProvider, Severity};
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider,
+};
 use opentelemetry::{KeyValue, Value as OtelValue};
 use opentelemetry_otlp::{LogExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -68,8 +70,8 @@ impl Exporter {
         Ok(Some(Self { tracer, logger }))
     }
 
-    pub(crate) fn log_sink(&self) -> LogSink {
-        LogSink(self.logger.logger("runtime"))
+    pub(crate) fn log_sink(&self) -> Box<dyn Sink> {
+        Box::new(LogSink(self.logger.logger("runtime")))
     }
 
     pub(crate) fn span_layer(&self) -> Box<dyn Layer<Registry> + Send + Sync> {
@@ -123,7 +125,7 @@ pub(crate) fn current(trace: &TraceContext) -> Option<TraceContext> {
 }
 
 /// Hands records to the exporter's queue.
-pub(crate) struct LogSink(SdkLogger);
+struct LogSink(SdkLogger);
 
 impl Sink for LogSink {
     fn take(&self, record: &Record<'_>) {
@@ -153,7 +155,9 @@ impl Sink for LogSink {
                 }
                 (name, Value::Text(text)) => out.add_attribute(name, text.clone()),
                 (name, Value::Int(number)) => out.add_attribute(name, *number),
-                (name, Value::Uint(number)) => out.add_attribute(name, i64::try_from(*number).unwrap_or(i64::MAX)),
+                (name, Value::Uint(number)) => {
+                    out.add_attribute(name, i64::try_from(*number).unwrap_or(i64::MAX))
+                }
                 (name, Value::Float(number)) => out.add_attribute(name, *number),
                 (name, Value::Bool(truth)) => out.add_attribute(name, *truth),
             }

@@ -7,13 +7,38 @@ pub const MASK: &str = "***";
 
 /// Words that make a name a secret's, wherever they stand in it.
 const WORDS: &[&str] = &[
-    "password", "passwords", "passwd", "pwd", "passphrase", "secret", "secrets", "token", "tokens", "jwt", "bearer",
-    "authorization", "cookie", "cookies", "credential", "credentials", "apikey", "otp", "totp", "pin", "signature",
+    "password",
+    "passwords",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "secret",
+    "secrets",
+    "token",
+    "tokens",
+    "jwt",
+    "bearer",
+    "authorization",
+    "cookie",
+    "cookies",
+    "credential",
+    "credentials",
+    "apikey",
+    "otp",
+    "totp",
+    "pin",
+    "signature",
 ];
 
 /// Pairs of words that do.
-const PAIRS: &[(&str, &str)] =
-    &[("api", "key"), ("private", "key"), ("access", "key"), ("signing", "key"), ("session", "id"), ("set", "cookie")];
+const PAIRS: &[(&str, &str)] = &[
+    ("api", "key"),
+    ("private", "key"),
+    ("access", "key"),
+    ("signing", "key"),
+    ("session", "id"),
+    ("set", "cookie"),
+];
 
 /// Whether a field, header, parameter or key of this name holds a secret: it contains, as a whole word, `password`,
 /// `secret`, `token`, `authorization`, `cookie`, `api_key` and their like, in any case and any of the spellings
@@ -86,13 +111,22 @@ fn user_info(text: &str) -> Option<String> {
     while let Some((before, after)) = rest.split_once("://") {
         out.push_str(before);
         out.push_str("://");
-        let word = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`')).unwrap_or(after.len());
+        let word = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`'))
+            .unwrap_or(after.len());
         let authority = after.find(['/', '?', '#']).map_or(word, |end| end.min(word));
         let head = after.get(..authority).unwrap_or_default();
         let odd = head.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.starts_with('[') && (port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit() || b == b']'))
+            !host.starts_with('[')
+                && (port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit() || b == b']'))
         });
-        let within = if head.contains('@') { head } else if odd { after.get(..word).unwrap_or_default() } else { "" };
+        let within = if head.contains('@') {
+            head
+        } else if odd {
+            after.get(..word).unwrap_or_default()
+        } else {
+            ""
+        };
         rest = match within.rfind('@').and_then(|at| after.get(at..)) {
             Some(host) => {
                 out.push_str(MASK);
@@ -114,7 +148,9 @@ fn parameters(text: &str) -> Option<String> {
     while let Some((before, after)) = rest.split_once('=') {
         out.push_str(before);
         out.push('=');
-        let start = before.rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))).map_or(0, |at| at + 1);
+        let start = before
+            .rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.')))
+            .map_or(0, |at| at + 1);
         // `rfind` gives the start of a character that may be wider than one byte.
         let name = before.get(start..).unwrap_or(before);
         rest = after;

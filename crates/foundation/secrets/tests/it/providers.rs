@@ -175,7 +175,7 @@ async fn a_cache_asks_once_per_time_and_once_for_racing_callers() {
 async fn a_stale_value_serves_while_its_provider_is_down_and_no_longer() {
     let (flaky, clock) = (Arc::new(Flaky::default()), ManualClock::new());
     let cache = CachedSecrets::new(Arc::clone(&flaky), Arc::new(clock.clone()), Duration::from_secs(30))
-        .stale_for(Duration::from_secs(60));
+        .stale_for(Duration::from_mins(1));
     let s = name("s");
     cache.get(&s).await.unwrap();
     flaky.down.store(true, Ordering::SeqCst);

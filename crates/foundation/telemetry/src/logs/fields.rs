@@ -63,7 +63,8 @@ impl Taker<'_> {
         if name.starts_with("otel.") {
             return;
         }
-        let secret = redact::is_secret_name(name) || self.also.iter().any(|also| also.eq_ignore_ascii_case(name));
+        let secret =
+            redact::is_secret_name(name) || self.also.iter().any(|also| also.eq_ignore_ascii_case(name));
         let value = if secret { Value::Text(redact::MASK.to_owned()) } else { value() };
         self.fields.set(name, value);
     }

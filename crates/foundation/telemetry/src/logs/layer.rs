@@ -50,7 +50,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        for span in context.event_scope(event).into_iter().flat_map(tracing_subscriber::registry::Scope::from_root) {
+        for span in
+            context.event_scope(event).into_iter().flat_map(tracing_subscriber::registry::Scope::from_root)
+        {
             if let Some(outer) = span.extensions().get::<Fields>() {
                 for (name, value) in &outer.0 {
                     fields.set(name, value.clone());
@@ -59,7 +61,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
         }
         event.record(&mut Taker { fields: &mut fields, also: &self.also });
         let metadata = event.metadata();
-        let record = Record { ts: self.clock.utc(), level: *metadata.level(), target: metadata.target(), fields };
+        let record =
+            Record { ts: self.clock.utc(), level: *metadata.level(), target: metadata.target(), fields };
         for sink in &self.sinks {
             sink.take(&record);
         }

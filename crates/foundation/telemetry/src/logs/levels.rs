@@ -29,7 +29,10 @@ impl fmt::Debug for Levels {
 impl Levels {
     pub(crate) fn new(text: &str) -> Result<Self, TelemetryError> {
         let targets = parse(text)?;
-        Ok(Self(Arc::new(State { targets: ArcSwap::from_pointee(targets), text: Mutex::new(text.to_owned()) })))
+        Ok(Self(Arc::new(State {
+            targets: ArcSwap::from_pointee(targets),
+            text: Mutex::new(text.to_owned()),
+        })))
     }
 
     pub(crate) fn check(text: &str) -> Result<(), TelemetryError> {
@@ -61,7 +64,8 @@ fn parse(text: &str) -> Result<Targets, TelemetryError> {
     }
     let mut targets = Targets::new();
     for part in text.split(',').map(str::trim) {
-        let (target, level) = part.split_once('=').map_or((None, part), |(target, level)| (Some(target.trim()), level.trim()));
+        let (target, level) =
+            part.split_once('=').map_or((None, part), |(target, level)| (Some(target.trim()), level.trim()));
         let level: Max = level.parse().map_err(|_| {
             wrong(format!("`{part}` is not a level (off, error, warn, info, debug, trace) or `target=level`"))
         })?;

@@ -6,9 +6,12 @@ mod layer;
 mod levels;
 mod writer;
 
-pub(crate) use fields::{Fields, Value};
+#[cfg(feature = "otlp")]
+pub(crate) use fields::Value;
 pub(crate) use format::Style;
-pub(crate) use layer::{LogLayer, Record, Sink};
-pub use levels::Levels;
+#[cfg(feature = "otlp")]
+pub(crate) use layer::Record;
+pub(crate) use layer::{LogLayer, Sink};
 pub(crate) use levels::LevelFilter;
+pub use levels::Levels;
 pub(crate) use writer::Writer;

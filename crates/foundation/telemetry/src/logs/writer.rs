@@ -31,7 +31,12 @@ struct State {
     pending: Vec<u8>,
     writing: bool,
     dropped: u64,
+    /// Nobody will flush any more: each line is waited for.
+    closing: bool,
 }
+
+/// How long a line is waited for once the guard is gone.
+const LAST_LINES: Duration = Duration::from_millis(200);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -41,13 +46,19 @@ impl Shared {
 
 impl Writer {
     pub(crate) fn start(style: Style, stream: Box<dyn Write + Send>) -> Result<Self, TelemetryError> {
-        let shared = Arc::new(Shared { style, state: Mutex::default(), work: Condvar::new(), idle: Condvar::new() });
+        let shared =
+            Arc::new(Shared { style, state: Mutex::default(), work: Condvar::new(), idle: Condvar::new() });
         let writer = Self(Arc::clone(&shared));
         std::thread::Builder::new()
             .name("telemetry-log".to_owned())
             .spawn(move || run(&shared, stream))
             .map_err(TelemetryError::Thread)?;
         Ok(writer)
+    }
+
+    /// From now on a line is written before whoever logs it goes on: the process is about to end.
+    pub(crate) fn close(&self) {
+        self.0.lock().closing = true;
     }
 
     /// Waits until everything taken so far is written.
@@ -81,11 +92,14 @@ impl Sink for Writer {
                 self.0.style.write(&mut note, &dropped(record, std::mem::take(&mut state.dropped)));
                 state.pending.extend_from_slice(note.as_bytes());
             }
-            let was_empty = state.pending.is_empty();
+            let (was_empty, closing) = (state.pending.is_empty(), state.closing);
             state.pending.extend_from_slice(line.as_bytes());
             drop(state);
             if was_empty {
                 self.0.work.notify_one();
+            }
+            if closing {
+                let _ = self.flush(LAST_LINES);
             }
         });
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::instrument::{Counter, Gauge, Histogram};
@@ -139,7 +139,7 @@ pub(super) struct Core<T> {
     pub(super) rejected: AtomicU64,
     overflow_logged: AtomicBool,
     rejection_logged: AtomicBool,
-    max_series: usize,
+    max_series: Arc<AtomicUsize>,
     /// Fixed by the first label set; keeps a metric's series comparable and its overflow series one.
     label_names: OnceLock<Box<[Box<str>]>>,
     series: RwLock<Series<T>>,
@@ -158,7 +158,7 @@ struct One<T> {
 }
 
 impl<T: Instrument> Core<T> {
-    pub(super) fn new(name: &str, help: &str, shape: Shape, max_series: usize) -> Self {
+    pub(super) fn new(name: &str, help: &str, shape: Shape, max_series: Arc<AtomicUsize>) -> Self {
         Self {
             name: name.into(),
             help: help.into(),
@@ -199,12 +199,13 @@ impl<T: Instrument> Core<T> {
         if let Some(handle) = series.get(hash, labels) {
             return handle;
         }
-        if series.all.len() >= self.max_series {
+        let max_series = self.max_series.load(Ordering::Relaxed);
+        if series.all.len() >= max_series {
             let handle = series.overflow.get_or_insert_with(|| T::create(&self.shape)).clone();
             drop(series);
             self.overflowed.fetch_add(1, Ordering::Relaxed);
             if !self.overflow_logged.swap(true, Ordering::Relaxed) {
-                tracing::warn!(target: "telemetry", metric = %self.name, max_series = self.max_series,
+                tracing::warn!(target: "telemetry", metric = %self.name, max_series,
                     "too many label sets; further ones share one series");
             }
             return handle;

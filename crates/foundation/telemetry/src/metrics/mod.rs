@@ -9,6 +9,7 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use family::{Core, Shape};
@@ -55,7 +56,7 @@ type Collector = Box<dyn Fn() + Send + Sync>;
 pub struct Metrics(Arc<Registry>);
 
 struct Registry {
-    max_series: usize,
+    max_series: Arc<AtomicUsize>,
     families: RwLock<BTreeMap<String, AnyFamily>>,
     collectors: RwLock<Vec<Collector>>,
 }
@@ -99,10 +100,15 @@ impl Metrics {
     /// them are all counted in one more series whose label values are [`OVERFLOW`].
     pub fn with_max_series(max_series: usize) -> Self {
         Self(Arc::new(Registry {
-            max_series: max_series.max(1),
+            max_series: Arc::new(AtomicUsize::new(max_series.max(1))),
             families: RwLock::default(),
             collectors: RwLock::default(),
         }))
+    }
+
+    /// Changes the cap of every metric, at least 1. Series above a lower cap stay.
+    pub fn set_max_series(&self, max_series: usize) {
+        self.0.max_series.store(max_series.max(1), Ordering::Relaxed);
     }
 
     /// Registers, or finds, a counter. Its name ends in `_total`.
@@ -192,7 +198,7 @@ impl Metrics {
                     asked: T::KIND,
                 });
         }
-        let core = Arc::new(Core::new(name, help, shape, self.0.max_series));
+        let core = Arc::new(Core::new(name, help, shape, Arc::clone(&self.0.max_series)));
         families.insert(name.to_owned(), wrap(Arc::clone(&core)));
         Ok(Family(core))
     }
