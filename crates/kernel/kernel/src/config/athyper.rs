@@ -27,7 +27,7 @@ const PATHS: &[(&str, &str, Unit)] = &[
     ("serviceName", "service_name", Unit::Same),
     ("port", "http.port", Unit::Same),
     ("publicBaseUrl", "http.public_base_url", Unit::Same),
-    ("logLevel", "telemetry.level", Unit::Same),
+    ("logLevel", "telemetry.levels", Unit::Same),
     ("shutdownTimeoutMs", "shutdown.timeout", Unit::In("ms")),
     ("db.adminUrl", "db.admin_url", Unit::Same),
     ("db.poolMax", "db.max_connections", Unit::Same),
@@ -37,8 +37,6 @@ const PATHS: &[(&str, &str, Unit)] = &[
     ("iam.defaultOrgKey", "tenancy.default_org", Unit::Same),
     ("s3.useSSL", "s3.use_ssl", Unit::Same),
     ("jobQueue", "jobs", Unit::Same),
-    ("jobQueue.queueName", "jobs.queue", Unit::Same),
-    ("jobQueue.defaultRetries", "jobs.max_retries", Unit::Same),
     ("audit.retentionDays", "audit.retention", Unit::In("days")),
 ];
 
@@ -48,7 +46,7 @@ const VARIABLES: &[(&str, &str, Unit, bool)] = &[
     ("MODE", "mode", Unit::Same, false),
     ("SERVICE_NAME", "service_name", Unit::Same, false),
     ("PORT", "http.port", Unit::Same, false),
-    ("LOG_LEVEL", "telemetry.level", Unit::Same, false),
+    ("LOG_LEVEL", "telemetry.levels", Unit::Same, false),
     ("SHUTDOWN_TIMEOUT_MS", "shutdown.timeout", Unit::In("ms"), false),
     ("PUBLIC_BASE_URL", "http.public_base_url", Unit::Same, false),
     ("DATABASE_URL", "db.url", Unit::Same, true),
@@ -82,27 +80,26 @@ const FREE: &str = "defaults";
 pub(super) fn translate(tree: Node) -> Node {
     let mut out = Node::table(tree.source.clone());
     if let Value::Table(table) = tree.value {
-        walk(table, &mut Vec::new(), &mut Vec::new(), &mut out);
+        walk(table, &mut Vec::new(), &[], &mut out);
     }
     out
 }
 
-fn walk(table: Table, theirs: &mut Vec<String>, ours: &mut Vec<String>, out: &mut Node) {
+fn walk(table: Table, theirs: &mut Vec<String>, ours: &[String], out: &mut Node) {
     let keep_names = NAMED.iter().any(|pattern| matches(pattern, theirs));
     for (key, node) in table {
         let depth = theirs.len();
         theirs.push(key.clone());
         let known = PATHS.iter().find(|(path, ..)| *path == dotted(theirs));
-        let (path, unit) = match known {
-            Some((_, path, unit)) => (segments(path), *unit),
-            None => {
-                let name = if keep_names { key.clone() } else { snake_case(&key) };
-                (ours.iter().cloned().chain([name]).collect(), Unit::Same)
-            }
+        let (path, unit) = if let Some((_, path, unit)) = known {
+            (segments(path), *unit)
+        } else {
+            let name = if keep_names { key.clone() } else { snake_case(&key) };
+            (ours.iter().cloned().chain([name]).collect(), Unit::Same)
         };
         match node.value {
             Value::Table(inner) if key != FREE && !inner.is_empty() => {
-                walk(inner, theirs, &mut path.clone(), out);
+                walk(inner, theirs, &path, out);
             }
             value => out.insert(&path, Node::new(in_unit(value, unit), node.source)),
         }
@@ -147,8 +144,9 @@ pub(super) fn var(prefix: &str, name: &str, text: &str) -> Option<Var> {
         Some(short) => (Layer::Super, short),
         None => (Layer::Env, if name == "NODE_ENV" { "ENVIRONMENT" } else { name }),
     };
-    let (_, path, unit, _) =
-        VARIABLES.iter().find(|(known, _, _, in_super)| *known == short && (*in_super || layer == Layer::Env))?;
+    let (_, path, unit, _) = VARIABLES
+        .iter()
+        .find(|(known, _, _, in_super)| *known == short && (*in_super || layer == Layer::Env))?;
     let text = match unit {
         _ if text.trim().is_empty() => return None,
         Unit::In(unit) => format!("{}{unit}", text.trim()),
@@ -166,7 +164,7 @@ pub(super) fn check(files: &[Node], vars: &[Var]) -> Vec<Problem> {
     let path = segments("tenancy.default_realm");
     let file = files.iter().find_map(|tree| tree.get(&path));
     let from_file = file.map(|node| (node.to_json(), Some(node.source.clone())));
-    let from_var = vars.iter().filter(|var| var.keys == path).next_back();
+    let from_var = vars.iter().rfind(|var| var.keys == path);
     let chosen = from_var.map(|var| (Json::String(var.text.clone()), Some(var.source()))).or(from_file);
     let (default, source) = chosen.unwrap_or_else(|| (Json::String("main".to_owned()), None));
     let default = default.as_str().unwrap_or_default();
@@ -178,13 +176,21 @@ pub(super) fn check(files: &[Node], vars: &[Var]) -> Vec<Problem> {
         let Some(reference) = realm.get(&segments("iam.client_secret_ref")) else { continue };
         let Json::String(wanted) = reference.to_json() else { continue };
         let supplied = vars.iter().any(|var| {
-            var.layer == Layer::Super && var.keys.len() == 3 && var.keys.starts_with(&SECRETS.map(str::to_owned)) && var.keys.last() == Some(&wanted)
+            var.layer == Layer::Super
+                && var.keys.len() == 3
+                && var.keys.starts_with(&SECRETS.map(str::to_owned))
+                && var.keys.last() == Some(&wanted)
         });
         if !supplied {
-            let at: Vec<_> = segments("tenancy.realms").into_iter().chain([name.clone(), "iam".into(), "client_secret_ref".into()]).collect();
-            let message = format!("the secret `{wanted}` is missing: set {PREFIX}_SUPER__IAM_SECRET__{wanted}");
+            let at: Vec<_> = segments("tenancy.realms")
+                .into_iter()
+                .chain([name.clone(), "iam".into(), "client_secret_ref".into()])
+                .collect();
+            let message =
+                format!("the secret `{wanted}` is missing: set {PREFIX}_SUPER__IAM_SECRET__{wanted}");
             problems.push(
-                Problem::new(ProblemKind::SecretMissing, dotted(&at), message).at(Some(reference.source.clone())),
+                Problem::new(ProblemKind::SecretMissing, dotted(&at), message)
+                    .at(Some(reference.source.clone())),
             );
         }
     }

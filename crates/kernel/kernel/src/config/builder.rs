@@ -64,7 +64,10 @@ impl ConfigBuilder {
     }
 
     /// Adds environment variables; those without the prefix are ignored.
-    pub fn env<N: Into<String>, V: Into<String>>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self {
+    pub fn env<N: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         self.sources.env.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
         self
     }

@@ -1,141 +1,14 @@
 //! A serde deserializer over the merged tree in which text is read as the target type asks.
 
-use std::cell::RefCell;
-use std::fmt;
-
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     VariantAccess, Visitor,
 };
 use serde_json::Value as Json;
 
-use super::error::ProblemKind;
+use super::fault::{At, Fault, Notes};
 use super::node::{Node, Value};
-use super::source::{Layer, Source};
-use super::suggest::hint;
-
-/// Why a node does not fit the type, and where.
-#[derive(Clone, Debug)]
-pub(super) struct Fault {
-    pub(super) kind: ProblemKind,
-    pub(super) message: String,
-    /// The message without the offending value, for secrets.
-    pub(super) unquoted: Option<String>,
-    pub(super) path: Vec<String>,
-    placed: bool,
-}
-
-impl Fault {
-    fn new(message: String) -> Self {
-        Self { kind: ProblemKind::Invalid, message, unquoted: None, path: Vec::new(), placed: false }
-    }
-
-    fn at(mut self, at: &At<'_>) -> Self {
-        if !self.placed {
-            self.path = at.path();
-            self.placed = true;
-        }
-        self
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message.to_string())
-    }
-
-    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let mut fault = Self::new(format!("invalid type: {unexpected}, expected {expected}"));
-        fault.unquoted = Some(format!("invalid type, expected {expected}"));
-        fault
-    }
-
-    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let mut fault = Self::new(format!("invalid value: {unexpected}, expected {expected}"));
-        fault.unquoted = Some(format!("invalid value, expected {expected}"));
-        fault
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let choices = expected.join(", ");
-        Self::new(format!("unknown value `{variant}`{}, expected one of {choices}", hint(variant, expected.iter().copied())))
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let mut fault = Self::new(unknown_key(field, expected));
-        fault.kind = ProblemKind::UnknownKey;
-        fault
-    }
-}
-
-fn unknown_key(key: &str, known: &[&str]) -> String {
-    format!("unknown key `{key}`{}", hint(key, known.iter().copied()))
-}
-
-/// What was noticed on the way without stopping.
-pub(super) struct Notes {
-    lenient: bool,
-    unknown: RefCell<Vec<Fault>>,
-    unused: RefCell<Vec<(Vec<String>, Source)>>,
-}
-
-impl Notes {
-    pub(super) fn new(lenient: bool) -> Self {
-        Self { lenient, unknown: RefCell::default(), unused: RefCell::default() }
-    }
-
-    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<(Vec<String>, Source)>) {
-        (self.unknown.into_inner(), self.unused.into_inner())
-    }
-
-    fn unknown(&self, node: &Node, at: &At<'_>, key: &str, known: &[&str]) {
-        if self.lenient && node.source.layer == Layer::File {
-            self.unused.borrow_mut().push((at.path(), node.source.clone()));
-            return;
-        }
-        let mut fault = Fault::new(unknown_key(key, known)).at(at);
-        fault.kind = ProblemKind::UnknownKey;
-        self.unknown.borrow_mut().push(fault);
-    }
-}
-
-/// Where in the tree we are; lives on the stack.
-enum At<'a> {
-    Root,
-    Key(&'a At<'a>, &'a str),
-    Index(&'a At<'a>, usize),
-}
-
-impl At<'_> {
-    fn path(&self) -> Vec<String> {
-        let mut keys = Vec::new();
-        let mut at = self;
-        loop {
-            at = match at {
-                At::Root => break,
-                At::Key(parent, key) => {
-                    keys.push((*key).to_owned());
-                    parent
-                }
-                At::Index(parent, index) => {
-                    keys.push(index.to_string());
-                    parent
-                }
-            };
-        }
-        keys.reverse();
-        keys
-    }
-}
 
 /// Reads one node.
 pub(super) struct Reader<'a> {
@@ -165,7 +38,9 @@ impl<'a> Reader<'a> {
 
     /// The JSON that a text spells, when it starts like JSON.
     fn json(&self, opening: char) -> Result<Option<Node>, Fault> {
-        let Some(text) = self.text().map(str::trim).filter(|text| text.starts_with(opening)) else { return Ok(None) };
+        let Some(text) = self.text().map(str::trim).filter(|text| text.starts_with(opening)) else {
+            return Ok(None);
+        };
         let json: Json = serde_json::from_str(text).map_err(|error| {
             let mut fault = Fault::new(format!("not JSON: {error}")).at(self.at);
             fault.unquoted = Some("not JSON".to_owned());
@@ -204,16 +79,21 @@ impl<'a> Reader<'a> {
         let words = text.split(',').map(str::trim).filter(|_| !text.trim().is_empty());
         let items: Vec<Node> =
             words.map(|word| Node::new(Value::Text(word.to_owned()), self.node.source.clone())).collect();
-        let read = visitor.visit_seq(Items { items: items.iter().enumerate(), at: self.at, notes: self.notes });
+        let read =
+            visitor.visit_seq(Items { rest: items.iter().enumerate(), at: self.at, notes: self.notes });
         read.map_err(|fault: Fault| fault.at(self.at))
     }
 
-    fn entries<'de, V: Visitor<'de>>(self, known: Option<&'static [&'static str]>, visitor: V) -> Result<V::Value, Fault> {
+    fn entries<'de, V: Visitor<'de>>(
+        self,
+        known: Option<&'static [&'static str]>,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         if let Some(table) = self.json('{')? {
             return self.over(&table).entries(known, visitor);
         }
         let Some(table) = self.node.as_table() else { return self.deserialize_any(visitor) };
-        let entries = Entries { entries: table.iter(), next: None, known, at: self.at, notes: self.notes };
+        let entries = Entries { rest: table.iter(), next: None, known, at: self.at, notes: self.notes };
         visitor.visit_map(entries).map_err(|fault: Fault| fault.at(self.at))
     }
 }
@@ -241,7 +121,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             },
             Value::String(text) | Value::Text(text) => visitor.visit_str(text),
             Value::Array(items) => {
-                visitor.visit_seq(Items { items: items.iter().enumerate(), at: self.at, notes: self.notes })
+                visitor.visit_seq(Items { rest: items.iter().enumerate(), at: self.at, notes: self.notes })
             }
             Value::Table(_) => return self.entries(None, visitor),
         };
@@ -281,11 +161,19 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         self.deserialize_unit(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         let at = self.at;
         visitor.visit_newtype_struct(self).map_err(|fault: Fault| fault.at(at))
     }
@@ -326,11 +214,15 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             return self.over(&table).deserialize_enum(name, variants, visitor);
         }
         let read = match &self.node.value {
-            Value::String(text) => visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.as_str())),
-            Value::Text(text) => visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.trim())),
+            Value::String(text) => {
+                visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.as_str()))
+            }
+            Value::Text(text) => {
+                visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.trim()))
+            }
             Value::Table(table) => match (table.first(), table.len()) {
                 (Some((variant, content)), 1) => {
-                    visitor.visit_enum(Variant { variant, content, at: self.at, notes: self.notes })
+                    visitor.visit_enum(Variant { name: variant, content, at: self.at, notes: self.notes })
                 }
                 _ => Err(de::Error::custom(format_args!("expected one of {}", variants.join(", ")))),
             },
@@ -345,7 +237,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 }
 
 struct Items<'a, I> {
-    items: I,
+    rest: I,
     at: &'a At<'a>,
     notes: &'a Notes,
 }
@@ -354,7 +246,7 @@ impl<'de, 'a, I: Iterator<Item = (usize, &'a Node)>> SeqAccess<'de> for Items<'a
     type Error = Fault;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
-        let Some((index, node)) = self.items.next() else { return Ok(None) };
+        let Some((index, node)) = self.rest.next() else { return Ok(None) };
         let at = At::Index(self.at, index);
         let read = seed.deserialize(Reader { node, at: &at, notes: self.notes });
         read.map(Some).map_err(|fault| fault.at(&at))
@@ -362,7 +254,7 @@ impl<'de, 'a, I: Iterator<Item = (usize, &'a Node)>> SeqAccess<'de> for Items<'a
 }
 
 struct Entries<'a, I> {
-    entries: I,
+    rest: I,
     next: Option<(&'a str, &'a Node)>,
     /// The names a struct knows; a map knows none and takes all.
     known: Option<&'static [&'static str]>,
@@ -374,7 +266,7 @@ impl<'de, 'a, I: Iterator<Item = (&'a String, &'a Node)>> MapAccess<'de> for Ent
     type Error = Fault;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
-        for (key, node) in self.entries.by_ref() {
+        for (key, node) in self.rest.by_ref() {
             let at = At::Key(self.at, key);
             if let Some(known) = self.known.filter(|known| !known.contains(&key.as_str())) {
                 self.notes.unknown(node, &at, key, known);
@@ -388,25 +280,27 @@ impl<'de, 'a, I: Iterator<Item = (&'a String, &'a Node)>> MapAccess<'de> for Ent
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        let Some((key, node)) = self.next.take() else { return Err(de::Error::custom("a value without its key")) };
+        let Some((key, node)) = self.next.take() else {
+            return Err(de::Error::custom("a value without its key"));
+        };
         let at = At::Key(self.at, key);
         seed.deserialize(Reader { node, at: &at, notes: self.notes }).map_err(|fault| fault.at(&at))
     }
 }
 
 struct Variant<'a> {
-    variant: &'a str,
+    name: &'a str,
     content: &'a Node,
     at: &'a At<'a>,
     notes: &'a Notes,
 }
 
-impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
+impl<'de> EnumAccess<'de> for Variant<'_> {
     type Error = Fault;
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
-        Ok((seed.deserialize(StrDeserializer::<Fault>::new(self.variant))?, self))
+        Ok((seed.deserialize(StrDeserializer::<Fault>::new(self.name))?, self))
     }
 }
 
@@ -414,16 +308,21 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
     type Error = Fault;
 
     fn unit_variant(self) -> Result<(), Fault> {
-        de::Deserialize::deserialize(Reader { node: self.content, at: &At::Key(self.at, self.variant), notes: self.notes })
+        de::Deserialize::deserialize(Reader {
+            node: self.content,
+            at: &At::Key(self.at, self.name),
+            notes: self.notes,
+        })
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
-        let at = At::Key(self.at, self.variant);
-        seed.deserialize(Reader { node: self.content, at: &at, notes: self.notes }).map_err(|fault| fault.at(&at))
+        let at = At::Key(self.at, self.name);
+        seed.deserialize(Reader { node: self.content, at: &at, notes: self.notes })
+            .map_err(|fault| fault.at(&at))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
-        Reader { node: self.content, at: &At::Key(self.at, self.variant), notes: self.notes }.sequence(visitor)
+        Reader { node: self.content, at: &At::Key(self.at, self.name), notes: self.notes }.sequence(visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -431,7 +330,7 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        Reader { node: self.content, at: &At::Key(self.at, self.variant), notes: self.notes }
+        Reader { node: self.content, at: &At::Key(self.at, self.name), notes: self.notes }
             .entries(Some(fields), visitor)
     }
 }

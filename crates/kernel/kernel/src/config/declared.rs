@@ -75,7 +75,10 @@ impl Declared {
 
     pub(super) fn with_keys<T: Section>(only: Option<&'static [&'static str]>) -> Self {
         let defaults = serde_json::to_value(T::default()).ok().filter(Json::is_object);
-        let defaults = Node::from_json(defaults.unwrap_or_else(|| Json::Object(serde_json::Map::new())), &Source::DEFAULT);
+        let defaults = Node::from_json(
+            defaults.unwrap_or_else(|| Json::Object(serde_json::Map::new())),
+            &Source::DEFAULT,
+        );
         let mut known = Vec::new();
         collect_paths(&defaults, &mut Vec::new(), &mut known);
         for name in T::LOCKED.iter().chain(T::SECRET).chain(T::RELOADABLE).filter(|name| **name != "*") {
@@ -163,7 +166,8 @@ fn build<T: Section>(declared: &Declared, tree: &Node, lenient: bool) -> Built {
             let path = segments(field);
             let source = tree.get(&path).map(|node| node.source.clone());
             let source = source.filter(|source| source.layer != Layer::Default);
-            problems.push(Problem::new(ProblemKind::Invalid, dotted(&declared.full(&path)), message).at(source));
+            problems
+                .push(Problem::new(ProblemKind::Invalid, dotted(&declared.full(&path)), message).at(source));
         }
     }
     let dump = outcome.value.as_ref().and_then(|value| serde_json::to_value(value).ok()).unwrap_or_default();

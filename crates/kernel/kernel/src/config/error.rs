@@ -123,12 +123,12 @@ impl ConfigError {
         if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems
-    }
-
     fn gravest(&self) -> ProblemKind {
-        self.problems.iter().map(|problem| problem.kind).min_by_key(|kind| kind.exit_code()).unwrap_or(ProblemKind::Invalid)
+        self.problems
+            .iter()
+            .map(|problem| problem.kind)
+            .min_by_key(|kind| kind.exit_code())
+            .unwrap_or(ProblemKind::Invalid)
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Setting {
 /// One leaf of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts, each a column of the report")]
 pub struct Leaf {
     /// The dotted path.
     pub path: String,
@@ -181,7 +182,13 @@ impl fmt::Display for Explanation {
             let value = word(&leaf.value);
             writeln!(f, "{:key_width$}  {value:value_width$}  {}{marks}", leaf.path, leaf.winner)?;
             for setting in leaf.chain.iter().rev().skip(1) {
-                writeln!(f, "{:key_width$}  {:value_width$}  over {}", "", word(&setting.value), setting.source)?;
+                writeln!(
+                    f,
+                    "{:key_width$}  {:value_width$}  over {}",
+                    "",
+                    word(&setting.value),
+                    setting.source
+                )?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::athyper;
 use super::declared::{Declared, Overlay};
 use super::error::{ConfigError, Problem, ProblemKind};
 use super::format;
-use super::node::{Node, dotted};
+use super::node::{Node, Value, dotted};
 use super::source::{Layer, Source};
 use super::suggest::hint;
 use super::vars::Var;
@@ -125,11 +125,9 @@ impl Sources {
         if let Some(path) = named(&format!("{}_CONFIG", self.prefix)) {
             return Ok(Some(PathBuf::from(path)));
         }
-        if self.athyper {
-            if let Some(path) = named(athyper::FILE_VARIABLE) {
-                let base = named(athyper::BASE_VARIABLE).unwrap_or_default();
-                return Ok(Some(Path::new(base).join(path)));
-            }
+        if let Some(path) = named(athyper::FILE_VARIABLE).filter(|_| self.athyper) {
+            let base = named(athyper::BASE_VARIABLE).unwrap_or_default();
+            return Ok(Some(Path::new(base).join(path)));
         }
         match &self.search {
             Some(directory) => format::find(directory, &self.prefix.to_lowercase()),
@@ -169,7 +167,11 @@ fn collect(read: Result<Node, Problem>, into: &mut Vec<Node>, problems: &mut Vec
 
 impl Loaded {
     /// What each layer says about a section, lowest first.
-    pub(super) fn overlays(&self, section: &Declared, others: &[Vec<String>]) -> (Vec<Overlay>, Vec<Problem>) {
+    pub(super) fn overlays(
+        &self,
+        section: &Declared,
+        others: &[Vec<String>],
+    ) -> (Vec<Overlay>, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut overlays: Vec<Overlay> = Vec::new();
         let plain = |node| Overlay { node, exempt: false };
@@ -193,16 +195,23 @@ impl Loaded {
     pub(super) fn strays(&self, sections: &[&Declared]) -> Vec<Stray> {
         let paths: Vec<_> = sections.iter().map(|section| section.path.clone()).collect();
         let mut strays = Vec::new();
-        for tree in self.files.iter().chain(&self.code) {
-            stray_keys(tree, &mut Vec::new(), sections, self.lenient, &mut strays);
-        }
-        for var in &self.vars {
-            if sections.iter().all(|section| var.within(section, &paths).is_none()) {
-                let text = super::node::Value::Text(var.text.clone());
-                let node = Node::new(text, var.source());
-                strays.push(Stray { path: var.keys.clone(), node, tolerated: var.compat });
+        let add_trees = |trees: &[Node], strays: &mut Vec<Stray>| {
+            for tree in trees {
+                stray_keys(tree, &mut Vec::new(), sections, self.lenient, strays);
             }
-        }
+        };
+        let add_vars = |layer, strays: &mut Vec<Stray>| {
+            for var in self.vars.iter().filter(|var| var.layer == layer) {
+                if sections.iter().all(|section| var.within(section, &paths).is_none()) {
+                    let node = Node::new(Value::Text(var.text.clone()), var.source());
+                    strays.push(Stray { path: var.keys.clone(), node, tolerated: var.compat });
+                }
+            }
+        };
+        add_trees(&self.files, &mut strays);
+        add_vars(Layer::Env, &mut strays);
+        add_trees(&self.code, &mut strays);
+        add_vars(Layer::Super, &mut strays);
         strays
     }
 }
@@ -242,11 +251,18 @@ fn part(tree: &Node, section: &Declared) -> Option<Node> {
     Some(node.clone())
 }
 
-fn stray_keys(node: &Node, path: &mut Vec<String>, sections: &[&Declared], lenient: bool, strays: &mut Vec<Stray>) {
+fn stray_keys(
+    node: &Node,
+    path: &mut Vec<String>,
+    sections: &[&Declared],
+    lenient: bool,
+    strays: &mut Vec<Stray>,
+) {
     for (key, child) in node.as_table().into_iter().flatten() {
         path.push(key.clone());
         let read = sections.iter().any(|section| path.starts_with(&section.path) && section.reads(path));
-        let above = sections.iter().any(|section| section.path.len() > path.len() && section.path.starts_with(path));
+        let above =
+            sections.iter().any(|section| section.path.len() > path.len() && section.path.starts_with(path));
         if above {
             stray_keys(child, path, sections, lenient, strays);
         } else if !read {

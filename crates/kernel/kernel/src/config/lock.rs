@@ -24,7 +24,13 @@ pub(super) fn broken(section: &Declared, overlays: &[Overlay]) -> Vec<Problem> {
 }
 
 /// Follows a locked path into a layer's tree as far as the layer goes.
-fn attempt(section: &Declared, node: &Node, rest: &[String], done: &mut Vec<String>, problems: &mut Vec<Problem>) {
+fn attempt(
+    section: &Declared,
+    node: &Node,
+    rest: &[String],
+    done: &mut Vec<String>,
+    problems: &mut Vec<Problem>,
+) {
     if let Some(table) = node.as_json_table() {
         return attempt(section, &table, rest, done, problems);
     }
@@ -34,7 +40,8 @@ fn attempt(section: &Declared, node: &Node, rest: &[String], done: &mut Vec<Stri
     let Value::Table(table) = &node.value else {
         let locked: Vec<_> = done.iter().chain(rest).cloned().collect();
         let above = dotted(&section.full(done));
-        let message = format!("is locked, and `{above}` is replaced as a whole: only the super layer may set it");
+        let message =
+            format!("is locked, and `{above}` is replaced as a whole: only the super layer may set it");
         problems.push(problem(section, &locked, &message, &node.source));
         return;
     };
@@ -71,7 +78,8 @@ pub(super) fn bypassed(section: &Declared, tree: &Node, dump: &Json) -> Vec<Prob
         let by_name = tree.get(&path).is_some_and(|node| node.source.layer != Layer::Default);
         let now = path.iter().try_fold(dump, |json, key| json.get(key));
         if !by_name && now.is_some_and(|now| *now != default.to_json()) {
-            let message = "is locked, and is set through another name: only the super layer may set it, by this name";
+            let message =
+                "is locked, and is set through another name: only the super layer may set it, by this name";
             problems.push(Problem::new(ProblemKind::Locked, dotted(&section.full(&path)), message));
         }
     }

@@ -9,6 +9,7 @@ mod de;
 mod declared;
 mod error;
 mod explain;
+mod fault;
 mod format;
 mod layers;
 mod lock;
@@ -100,8 +101,9 @@ impl Config {
         outcome.value.ok_or_else(missing)
     }
 
-    /// Any path of the layers above the defaults as a type of your own, declared or not; `None` when nobody
-    /// sets it. For sections use [`section`](Self::section), which checks more.
+    /// Any path of the merged tree as a type of your own; `None` when nothing is there. Of a section that is not
+    /// declared yet, only what the layers above its defaults set. For sections use [`section`](Self::section),
+    /// which checks more.
     ///
     /// # Errors
     /// The value does not fit the type.
@@ -181,7 +183,10 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
         let sections: Vec<_> = state.paths().iter().map(|path| node::dotted(path)).collect();
-        f.debug_struct("Config").field("version", &state.version).field("sections", &sections).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("version", &state.version)
+            .field("sections", &sections)
+            .finish_non_exhaustive()
     }
 }
 

@@ -43,7 +43,9 @@ impl Node {
             Json::Bool(value) => Value::Bool(value),
             Json::Number(value) => Value::Number(value),
             Json::String(value) => Value::String(value),
-            Json::Array(items) => Value::Array(items.into_iter().map(|item| Self::from_json(item, source)).collect()),
+            Json::Array(items) => {
+                Value::Array(items.into_iter().map(|item| Self::from_json(item, source)).collect())
+            }
             Json::Object(entries) => Value::Table(
                 entries.into_iter().map(|(key, value)| (key, Self::from_json(value, source))).collect(),
             ),
@@ -200,7 +202,7 @@ pub(super) fn dotted(path: &[String]) -> String {
             text.push('.');
         }
         if key.contains('.') {
-            text.push_str(&format!("{key:?}"));
+            text.extend(["\"", &key.replace('"', "\\\""), "\""]);
         } else {
             text.push_str(key);
         }

@@ -21,9 +21,9 @@ pub(super) fn reader(provider: impl Provider + Send + Sync + 'static) -> ReadPro
             None => metadata.name.to_string(),
         };
         let source = Source::new(Layer::File, Place::Provider(place.into()));
-        let json: Json = Figment::from(&provider)
-            .extract()
-            .map_err(|error| Problem::new(ProblemKind::File, "", error.to_string()).at(Some(source.clone())))?;
+        let json: Json = Figment::from(&provider).extract().map_err(|error| {
+            Problem::new(ProblemKind::File, "", error.to_string()).at(Some(source.clone()))
+        })?;
         Ok(Node::from_json(json, &source))
     })
 }

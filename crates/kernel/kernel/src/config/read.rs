@@ -2,8 +2,9 @@
 
 use serde::de::DeserializeOwned;
 
-use super::de::{Fault, Notes, Reader};
+use super::de::Reader;
 use super::error::{Problem, ProblemKind};
+use super::fault::{Fault, Notes};
 use super::node::{Node, Value, dotted};
 use super::redact::{is_secret, without_userinfo};
 use super::source::{Layer, Source};
@@ -80,23 +81,23 @@ fn leaf_path(tree: &Node, path: &[String]) -> Vec<String> {
 }
 
 fn problem(fault: &Fault, tree: &Node, rules: &Rules<'_>) -> Problem {
-    let node = find(tree, &fault.path);
+    let node = nearest(tree, &fault.path);
     let full: Vec<String> = rules.path.iter().chain(&fault.path).cloned().collect();
     let secret = is_secret(&fault.path, rules.secret);
-    let message = match (&fault.unquoted, node) {
+    let message = match (&fault.unquoted, &node.value) {
         (Some(unquoted), _) if secret => unquoted.clone(),
         (None, _) if secret && fault.kind == ProblemKind::Invalid => "not a valid value".to_owned(),
-        (_, Some(Node { value: Value::String(text) | Value::Text(text), .. })) if !text.is_empty() => {
+        (_, Value::String(text) | Value::Text(text)) if !text.is_empty() => {
             fault.message.replace(text.as_str(), &without_userinfo(text))
         }
         _ => fault.message.clone(),
     };
-    let source = node.map(|node| node.source.clone()).filter(|source| source.layer != Layer::Default);
+    let source = Some(node.source.clone()).filter(|source| source.layer != Layer::Default);
     Problem::new(fault.kind, dotted(&full), message).at(source)
 }
 
 /// The node a fault is about, or the deepest one above it.
-fn find<'a>(tree: &'a Node, path: &[String]) -> Option<&'a Node> {
+fn nearest<'a>(tree: &'a Node, path: &[String]) -> &'a Node {
     let mut node = tree;
     for key in path {
         let next = match &node.value {
@@ -109,5 +110,5 @@ fn find<'a>(tree: &'a Node, path: &[String]) -> Option<&'a Node> {
             None => break,
         }
     }
-    Some(node)
+    node
 }

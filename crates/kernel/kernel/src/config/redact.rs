@@ -100,7 +100,9 @@ mod tests {
 
     #[test]
     fn names_that_say_secret_are_hidden_and_others_are_not() {
-        for name in ["password", "DB_PASSWORD", "client_secret", "accessKey", "api-key", "refresh_token", "apikey"] {
+        for name in
+            ["password", "DB_PASSWORD", "client_secret", "accessKey", "api-key", "refresh_token", "apikey"]
+        {
             assert!(names_a_secret(name), "{name}");
         }
         for name in ["password_min_length", "token_ttl", "port", "secret_name", "keys", "tokens_per_second"] {
@@ -112,7 +114,10 @@ mod tests {
     fn urls_lose_their_credentials_only() {
         for (text, expected) in [
             ("postgres://ann:pa@ss@db:5432/x", "postgres://***@db:5432/x"),
-            ("postgres://db/x?user=ann&password=p&sslmode=require", "postgres://db/x?user=ann&password=***&sslmode=require"),
+            (
+                "postgres://db/x?user=ann&password=p&sslmode=require",
+                "postgres://db/x?user=ann&password=***&sslmode=require",
+            ),
             ("https://host/a@b", "https://host/a@b"),
             ("just text", "just text"),
         ] {

@@ -73,7 +73,8 @@ impl Config {
     /// Every problem found. What ran goes on, and [`last_error`](Self::last_error) keeps the problems.
     pub fn reload(&self) -> Result<ReloadReport, ConfigError> {
         let mut writer = self.shared.writer();
-        let result = self.shared.sources.load().and_then(|loaded| self.apply(Arc::new(loaded), &mut writer, true));
+        let result =
+            self.shared.sources.load().and_then(|loaded| self.apply(&Arc::new(loaded), &mut writer, true));
         writer.last_error = result.as_ref().err().map(|error| Arc::new(error.clone()));
         result
     }
@@ -86,7 +87,7 @@ impl Config {
     pub fn rollback(&self) -> Option<Result<ReloadReport, ConfigError>> {
         let mut writer = self.shared.writer();
         let earlier = writer.history.pop_back()?;
-        let result = self.apply(Arc::clone(&earlier), &mut writer, false);
+        let result = self.apply(&earlier, &mut writer, false);
         if result.is_err() {
             writer.history.push_back(earlier);
         }
@@ -103,13 +104,18 @@ impl Config {
         self.shared.writer().last_error.clone()
     }
 
-    fn apply(&self, loaded: Arc<Loaded>, writer: &mut Writer, keep: bool) -> Result<ReloadReport, ConfigError> {
+    fn apply(
+        &self,
+        loaded: &Arc<Loaded>,
+        writer: &mut Writer,
+        keep: bool,
+    ) -> Result<ReloadReport, ConfigError> {
         let old = self.state();
         let mut next = State::clone(&old);
-        next.loaded = Arc::clone(&loaded);
+        next.loaded = Arc::clone(loaded);
         let paths = old.paths();
-        let scope = Scope { loaded: &loaded, others: &paths, local: old.local() };
-        let mut problems: Vec<Problem> = if writer.complete { unknown(&old, &loaded) } else { Vec::new() };
+        let scope = Scope { loaded, others: &paths, local: old.local() };
+        let mut problems: Vec<Problem> = if writer.complete { unknown(&old, loaded) } else { Vec::new() };
         let (mut applied, mut needs_restart) = (Vec::new(), Vec::new());
         for entry in next.entries.values_mut() {
             let section = Arc::clone(&entry.declared);
@@ -140,7 +146,7 @@ impl Config {
             needs_restart.extend(later.into_iter().map(|(_, change)| change));
         }
         ConfigError::check(problems)?;
-        if *loaded != *old.loaded {
+        if **loaded != *old.loaded {
             next.version += 1;
             if keep {
                 if writer.history.len() == HISTORY {

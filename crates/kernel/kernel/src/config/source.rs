@@ -80,11 +80,10 @@ impl fmt::Display for Place {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Variable(name) => f.write_str(name),
+            Self::Variable(name) | Self::Provider(name) => f.write_str(name),
             Self::VariableFile { variable, path } => write!(f, "{variable} = {}", path.display()),
             Self::CommandLine => f.write_str("--set"),
             Self::Code => f.write_str("code"),
-            Self::Provider(name) => f.write_str(name),
         }
     }
 }

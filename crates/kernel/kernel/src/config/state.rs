@@ -56,7 +56,11 @@ impl State {
     pub(super) fn empty() -> Self {
         let root = Arc::new(Root::default());
         let declared = Declared::with_keys::<Root>(Some(KEYS));
-        let entry = Entry { tree: declared.defaults.clone(), value: Arc::clone(&root) as AnySection, declared: Arc::new(declared) };
+        let entry = Entry {
+            tree: declared.defaults.clone(),
+            value: Arc::clone(&root) as AnySection,
+            declared: Arc::new(declared),
+        };
         let entries = IndexMap::from([(entry.declared.id, entry)]);
         Self { version: 1, loaded: Arc::default(), root, entries }
     }
@@ -77,7 +81,11 @@ impl State {
 
 impl Shared {
     /// Reads the kernel's own keys and every section declared so far.
-    pub(super) fn start(sources: Sources, loaded: Loaded, sections: Vec<Declared>) -> Result<Self, ConfigError> {
+    pub(super) fn start(
+        sources: Sources,
+        loaded: Loaded,
+        sections: Vec<Declared>,
+    ) -> Result<Self, ConfigError> {
         let root = Declared::with_keys::<Root>(Some(KEYS));
         let mut paths: Vec<_> = sections.iter().map(|section| section.path.clone()).collect();
         paths.push(root.path.clone());
@@ -87,7 +95,8 @@ impl Shared {
             let evaluated = declared.evaluate(&Scope { loaded: &loaded, others: &paths, local });
             problems.extend(evaluated.problems);
             let value = evaluated.value?;
-            let entry = Entry { declared: Arc::new(declared), tree: evaluated.tree, value: Arc::clone(&value) };
+            let entry =
+                Entry { declared: Arc::new(declared), tree: evaluated.tree, value: Arc::clone(&value) };
             entries.insert(entry.declared.id, entry);
             Some(value)
         };
@@ -136,11 +145,9 @@ impl Shared {
 }
 
 fn refusal(problems: Vec<Problem>, declared: &Declared) -> ConfigError {
-    match ConfigError::check(problems) {
-        Err(error) => error,
-        Ok(()) => {
-            let path = super::node::dotted(&declared.path);
-            Problem::new(super::error::ProblemKind::Invalid, path, "the section cannot be read").into()
-        }
-    }
+    let unread = || {
+        let path = super::node::dotted(&declared.path);
+        Problem::new(super::error::ProblemKind::Invalid, path, "the section cannot be read").into()
+    };
+    ConfigError::check(problems).err().unwrap_or_else(unread)
 }

@@ -35,7 +35,10 @@ impl Var {
         let file = name.ends_with("_FILE").then(|| {
             let path = PathBuf::from(text.trim());
             let text = format::read_text(&path).map_err(|problem| problem.message);
-            FromFile { path: Arc::new(path), text: text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()) }
+            FromFile {
+                path: Arc::new(path),
+                text: text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()),
+            }
         });
         Self { name: name.into(), layer, keys, text: text.to_owned(), file, compat: false }
     }
@@ -57,6 +60,9 @@ impl Var {
     /// What this variable sets in a section, when it means that section; `others` are the paths of all sections.
     pub(super) fn within(&self, section: &Declared, others: &[Vec<String>]) -> Option<Result<Node, Problem>> {
         let plain = self.path_in(&self.keys, section, others);
+        if self.compat && !plain.as_ref().is_some_and(|path| section.knows(path)) {
+            return None;
+        }
         let Some(file) = &self.file else { return plain.map(|path| Ok(self.node(&path))) };
         if let Some(path) = plain.as_ref().filter(|path| section.knows(path)) {
             return Some(Ok(self.node(path)));
@@ -90,10 +96,8 @@ impl Var {
 
     /// The path relative to the section.
     fn path_in(&self, keys: &[String], section: &Declared, others: &[Vec<String>]) -> Option<Vec<String>> {
-        if let Some(rest) = keys.strip_prefix(section.path.as_slice()) {
-            if section.reads(rest) {
-                return Some(rest.to_vec());
-            }
+        if let Some(rest) = keys.strip_prefix(section.path.as_slice()).filter(|rest| section.reads(rest)) {
+            return Some(rest.to_vec());
         }
         if self.layer != Layer::Super {
             return None;
@@ -101,7 +105,8 @@ impl Var {
         // `DB_URL`: one underscore is enough where the joined name meets a known path.
         let joined = keys.join("_");
         let stem = section.path.join("_");
-        let rest = if stem.is_empty() { joined.as_str() } else { joined.strip_prefix(&stem)?.strip_prefix('_')? };
+        let rest =
+            if stem.is_empty() { joined.as_str() } else { joined.strip_prefix(&stem)?.strip_prefix('_')? };
         if let Some(path) = section.known.iter().find(|path| path.join("_") == rest) {
             return Some(path.clone());
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use super::Config;
 use super::error::ConfigError;
 use super::reload::ReloadReport;
-use super::Config;
 
 /// How files are watched.
 #[derive(Clone, Debug)]
@@ -92,7 +92,8 @@ impl Config {
     fn watched_directories(&self) -> BTreeSet<PathBuf> {
         let files = self.shared.sources.watched();
         let parents = files.iter().filter_map(|file| file.parent()).chain(self.shared.sources.searched());
-        let or_here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+        let or_here =
+            |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
         parents.map(or_here).filter(|path| path.is_dir()).collect()
     }
 }
@@ -110,7 +111,11 @@ impl ConfigWatch {
     }
 
     /// As [`run`](Self::run), and tells each outcome to `told`.
-    pub async fn run_with(mut self, stop: impl Future<Output = ()>, mut told: impl FnMut(&Result<ReloadReport, ConfigError>)) {
+    pub async fn run_with(
+        mut self,
+        stop: impl Future<Output = ()>,
+        mut told: impl FnMut(&Result<ReloadReport, ConfigError>),
+    ) {
         let mut stop = pin!(stop);
         let mut hangup = Hangup::new(self.options.sighup);
         let mut last = self.fingerprint().await;
@@ -172,16 +177,17 @@ impl Hangup {
     #[cfg(unix)]
     fn new(wanted: bool) -> Self {
         let signal = || tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        let warn = |error: &std::io::Error| tracing::warn!(%error, "SIGHUP will not reload the configuration");
+        let warn =
+            |error: &std::io::Error| tracing::warn!(%error, "SIGHUP will not reload the configuration");
         Self { signal: wanted.then(signal).and_then(|signal| signal.inspect_err(warn).ok()) }
     }
 
     #[cfg(unix)]
     async fn received(&mut self) {
-        if let Some(signal) = &mut self.signal {
-            if signal.recv().await.is_some() {
-                return;
-            }
+        if let Some(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
         }
         std::future::pending::<()>().await;
     }

@@ -45,7 +45,8 @@ impl File {
 
 /// Finds `<stem>.toml`, `.yaml`, `.yml` or `.json` in a directory. None is fine; two is a mistake.
 pub(super) fn find(directory: &Path, stem: &str) -> Result<Option<PathBuf>, Problem> {
-    let mut found = ENDINGS.iter().map(|ending| directory.join(format!("{stem}.{ending}"))).filter(|path| path.exists());
+    let mut found =
+        ENDINGS.iter().map(|ending| directory.join(format!("{stem}.{ending}"))).filter(|path| path.exists());
     match (found.next(), found.next()) {
         (Some(first), Some(second)) => Err(Problem::new(
             ProblemKind::File,
@@ -64,7 +65,8 @@ pub(super) fn read(path: &Path) -> Result<Node, Problem> {
 
 /// The text of a file of bounded size.
 pub(super) fn read_text(path: &Path) -> Result<String, Problem> {
-    let refused = |why: String| Problem::new(ProblemKind::File, "", format!("cannot read {}: {why}", path.display()));
+    let refused =
+        |why: String| Problem::new(ProblemKind::File, "", format!("cannot read {}: {why}", path.display()));
     let metadata = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
     if metadata.len() > MAX_BYTES {
         return Err(refused(format!("larger than {MAX_BYTES} bytes")));
@@ -87,7 +89,8 @@ fn parse(path: &Path, text: &str) -> Result<Node, Problem> {
             ));
         }
     };
-    let broken = |line, message: String| Problem::new(ProblemKind::File, "", message).at(Some(file.source(line)));
+    let broken =
+        |line, message: String| Problem::new(ProblemKind::File, "", message).at(Some(file.source(line)));
     let node = parsed.map_err(|malformed| broken(malformed.line, malformed.message))?;
     match node.value {
         Value::Table(_) => Ok(node),

@@ -42,7 +42,9 @@ impl Reader<'_> {
                 i64::from_str_radix(integer.as_str(), integer.radix())
                     .map(Number::from)
                     .or_else(|_| u64::from_str_radix(integer.as_str(), integer.radix()).map(Number::from))
-                    .map_err(|_| Malformed::new(line, format!("the integer {integer} does not fit 64 bits")))?,
+                    .map_err(|_| {
+                        Malformed::new(line, format!("the integer {integer} does not fit 64 bits"))
+                    })?,
             ),
             // `inf` and `nan` have no JSON number: kept as text, which a float target reads.
             DeValue::Float(float) => match float.as_str().parse().ok().and_then(Number::from_f64) {

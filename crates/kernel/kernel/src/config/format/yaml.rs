@@ -61,7 +61,8 @@ impl<'a> Events<'a> {
             Event::MappingStart(anchor, _) => (self.mapping(depth)?, anchor),
             Event::Alias(anchor) => {
                 let target = self.anchors.get(&anchor).cloned();
-                let node = target.ok_or_else(|| Malformed::new(line, "an alias refers to nothing before it"))?;
+                let node =
+                    target.ok_or_else(|| Malformed::new(line, "an alias refers to nothing before it"))?;
                 self.count(size(&node), line)?;
                 return Ok(node);
             }
@@ -106,7 +107,10 @@ impl<'a> Events<'a> {
     fn count(&mut self, nodes: usize, line: usize) -> Result<(), Malformed> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            return Err(Malformed::new(line, format!("more than {MAX_NODES} values after aliases are resolved")));
+            return Err(Malformed::new(
+                line,
+                format!("more than {MAX_NODES} values after aliases are resolved"),
+            ));
         }
         Ok(())
     }
@@ -123,11 +127,13 @@ fn plain_scalar(text: &str) -> Value {
         ".nan" | ".NaN" | ".NAN" => return Value::Text("nan".to_owned()),
         _ => {}
     }
-    let prefixed = |prefix, radix| text.strip_prefix(prefix).and_then(|digits| u64::from_str_radix(digits, radix).ok());
+    let prefixed =
+        |prefix, radix| text.strip_prefix(prefix).and_then(|digits| u64::from_str_radix(digits, radix).ok());
     if let Some(number) = prefixed("0x", 16).or_else(|| prefixed("0o", 8)) {
         return Value::Number(Number::from(number));
     }
-    let looks_numeric = text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '.'))
+    let looks_numeric = text
+        .starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '.'))
         && text.contains(|c: char| c.is_ascii_digit());
     if looks_numeric {
         if let Ok(number) = text.parse::<i64>() {
