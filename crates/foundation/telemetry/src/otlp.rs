@@ -156,7 +156,7 @@ impl Sink for LogSink {
                 (name, Value::Text(text)) => out.add_attribute(name, text.clone()),
                 (name, Value::Int(number)) => out.add_attribute(name, *number),
                 (name, Value::Uint(number)) => {
-                    out.add_attribute(name, i64::try_from(*number).unwrap_or(i64::MAX))
+                    out.add_attribute(name, i64::try_from(*number).unwrap_or(i64::MAX));
                 }
                 (name, Value::Float(number)) => out.add_attribute(name, *number),
                 (name, Value::Bool(truth)) => out.add_attribute(name, *truth),

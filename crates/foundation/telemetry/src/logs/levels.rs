@@ -66,7 +66,11 @@ fn parse(text: &str) -> Result<Targets, TelemetryError> {
     for part in text.split(',').map(str::trim) {
         let (target, level) =
             part.split_once('=').map_or((None, part), |(target, level)| (Some(target.trim()), level.trim()));
-        let level: Max = level.parse().map_err(|_| {
+        // `Max` itself reads an empty text, and numbers, as levels.
+        let known = ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|name| level.eq_ignore_ascii_case(name));
+        let level: Max = level.parse().ok().filter(|_| known).ok_or_else(|| {
             wrong(format!("`{part}` is not a level (off, error, warn, info, debug, trace) or `target=level`"))
         })?;
         targets = match target {

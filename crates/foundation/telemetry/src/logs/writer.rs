@@ -87,12 +87,12 @@ impl Sink for Writer {
                 state.dropped += 1;
                 return;
             }
+            let (was_empty, closing) = (state.pending.is_empty(), state.closing);
             if state.dropped > 0 {
                 let mut note = String::new();
                 self.0.style.write(&mut note, &dropped(record, std::mem::take(&mut state.dropped)));
                 state.pending.extend_from_slice(note.as_bytes());
             }
-            let (was_empty, closing) = (state.pending.is_empty(), state.closing);
             state.pending.extend_from_slice(line.as_bytes());
             drop(state);
             if was_empty {

@@ -176,12 +176,11 @@ impl<T: Instrument> Core<T> {
 
     fn find(&self, labels: &[(&str, &str)]) -> Result<T, MetricsError> {
         let refuse = |why| MetricsError::Labels { metric: self.name.to_string(), why };
-        let names = match self.label_names.get() {
-            Some(names) => names,
-            None => {
-                name::check_labels(labels, T::KIND).map_err(refuse)?;
-                self.label_names.get_or_init(|| labels.iter().map(|(name, _)| Box::from(*name)).collect())
-            }
+        let names = if let Some(names) = self.label_names.get() {
+            names
+        } else {
+            name::check_labels(labels, T::KIND).map_err(refuse)?;
+            self.label_names.get_or_init(|| labels.iter().map(|(name, _)| Box::from(*name)).collect())
         };
         if names.len() != labels.len() || names.iter().zip(labels).any(|(known, (name, _))| **known != **name)
         {

@@ -52,7 +52,7 @@ pub(super) fn render(out: &mut String) {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn render(_: &mut String) {}
 
-/// `USER_HZ`, 100 on every architecture Rust's Linux targets run on (proc_pid_stat(5)).
+/// `USER_HZ`, 100 on every architecture Rust's Linux targets run on (`proc_pid_stat(5)`).
 #[cfg(target_os = "linux")]
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -64,7 +64,7 @@ struct Stat {
     start_ticks: f64,
 }
 
-/// Fields 14, 15, 20 and 22 of proc_pid_stat(5), counted after the command, which may itself contain `) `.
+/// Fields 14, 15, 20 and 22 of `proc_pid_stat(5)`, counted after the command, which may itself contain `) `.
 #[cfg(target_os = "linux")]
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;

@@ -58,33 +58,26 @@ fn histogram(out: &mut String, name: &str, labels: &[(&str, &str)], one: &Histog
 /// What the registry itself had to turn away, for as long as there was any.
 #[expect(clippy::cast_precision_loss, reason = "the text format carries doubles")]
 fn troubles(out: &mut String, families: &BTreeMap<String, AnyFamily>) {
-    let counts = |any: &AnyFamily| match any {
-        AnyFamily::Counter(core) => {
-            (core.overflowed.load(Ordering::Relaxed), core.rejected.load(Ordering::Relaxed))
+    let mut overflowed = Vec::new();
+    let mut rejected = Vec::new();
+    for (name, any) in families {
+        let (over, refused) = match any {
+            AnyFamily::Counter(core) => (&core.overflowed, &core.rejected),
+            AnyFamily::Gauge(core) => (&core.overflowed, &core.rejected),
+            AnyFamily::Histogram(core) => (&core.overflowed, &core.rejected),
+        };
+        overflowed.push((name, over.load(Ordering::Relaxed)));
+        rejected.push((name, refused.load(Ordering::Relaxed)));
+    }
+    for (key, help, counts) in [
+        (keys::METRICS_OVERFLOW, "Lookups of label sets that no longer fitted under the cap.", overflowed),
+        (keys::METRICS_REJECTED, "Lookups of label sets that did not fit their metric.", rejected),
+    ] {
+        let counts: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+        if !counts.is_empty() {
+            head(out, key, help, "counter");
         }
-        AnyFamily::Gauge(core) => {
-            (core.overflowed.load(Ordering::Relaxed), core.rejected.load(Ordering::Relaxed))
-        }
-        AnyFamily::Histogram(core) => {
-            (core.overflowed.load(Ordering::Relaxed), core.rejected.load(Ordering::Relaxed))
-        }
-    };
-    let all: Vec<_> = families.iter().map(|(name, any)| (name, counts(any))).collect();
-    let kinds: [(&str, &str, fn(&(u64, u64)) -> u64); 2] = [
-        (keys::METRICS_OVERFLOW, "Lookups of label sets that no longer fitted under the cap.", |counts| {
-            counts.0
-        }),
-        (keys::METRICS_REJECTED, "Lookups of label sets that did not fit their metric.", |counts| counts.1),
-    ];
-    for (key, help, pick) in kinds {
-        let mut headed = false;
-        for (name, count) in
-            all.iter().map(|(name, counts)| (name, pick(counts))).filter(|(_, count)| *count > 0)
-        {
-            if !headed {
-                head(out, key, help, "counter");
-                headed = true;
-            }
+        for (name, count) in counts {
             sample(out, key, "", &[("metric", name)], None, count as f64);
         }
     }
