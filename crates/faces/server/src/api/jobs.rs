@@ -1,0 +1,425 @@
+//! `/v1/jobs`: enqueue, look, cancel, redrive.
+
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+use runtime_http::axum::extract::State;
+use runtime_http::axum::response::Response;
+use runtime_http::{Ctx, HttpApp, Json, Path, Query, Result, Route};
+use runtime_jobs::store::Filter;
+use runtime_jobs::{Attempt, JOBS, Job, JobId, JobState, NewJob};
+use runtime_kernel::app::App;
+use runtime_kernel::container::Container;
+use runtime_kernel::{Context, Error, ErrorKind, Reach, Timestamp, units};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::http_request::{self, HttpRequest};
+
+const TAG: &str = "jobs";
+
+/// The most jobs one page or one redrive covers.
+const MAX_LIMIT: u32 = 1000;
+
+pub(super) fn routes(app: &mut App) {
+    app.route(
+        Route::post("/v1/jobs", enqueue)
+            .summary("Enqueues a job. Once accepted, it is durable.")
+            .tag(TAG)
+            .scope("jobs:write")
+            .takes::<Enqueue>()
+            .answers::<Accepted>(202, "The job is accepted, or its unique key is taken by the job named."),
+    );
+    app.route(
+        Route::get("/v1/jobs", list)
+            .summary("Lists jobs, newest first.")
+            .tag(TAG)
+            .scope("jobs:read")
+            .query::<ListQuery>()
+            .answers::<JobPage>(200, "A page of jobs."),
+    );
+    app.route(
+        Route::get("/v1/jobs/{id}", show)
+            .summary("Shows a job with every attempt at it.")
+            .tag(TAG)
+            .scope("jobs:read")
+            .answers::<JobView>(200, "The job.")
+            .problems(&[404]),
+    );
+    app.route(
+        Route::post("/v1/jobs/{id}/cancel", cancel)
+            .summary("Cancels a job: at once while it waits, cooperatively while it runs.")
+            .tag(TAG)
+            .scope("jobs:write")
+            .answers::<Standing>(202, "Where the job stands now.")
+            .problems(&[404, 409]),
+    );
+    app.route(
+        Route::post("/v1/jobs/{id}/redrive", redrive)
+            .summary("Puts a dead job back into the queue.")
+            .tag(TAG)
+            .scope("jobs:write")
+            .answers::<Redriven>(202, "It is back in the queue.")
+            .problems(&[404, 409]),
+    );
+    app.route(
+        Route::get("/v1/jobs/stats", stats)
+            .summary("Counts jobs, and names kinds nobody handles.")
+            .tag(TAG)
+            .scope("jobs:read")
+            .answers::<StatsView>(200, "The counts."),
+    );
+}
+
+/// A job to enqueue.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Enqueue {
+    /// Which handler runs it, for example `http.request`.
+    #[schemars(length(min = 1, max = 200))]
+    kind: String,
+    /// What the handler gets.
+    #[serde(default)]
+    payload: Value,
+    /// The queue; `default` unless told.
+    #[schemars(length(min = 1, max = 200))]
+    queue: Option<String>,
+    /// Lower runs first.
+    priority: Option<i16>,
+    /// Not before this time.
+    #[schemars(with = "Option<String>")]
+    run_at: Option<Timestamp>,
+    /// How often it is tried at most.
+    #[schemars(range(min = 1, max = 1000))]
+    max_attempts: Option<u32>,
+    /// How long one attempt may take, for example `30s`.
+    #[serde(default, with = "units::duration_option")]
+    #[schemars(with = "Option<String>")]
+    timeout: Option<std::time::Duration>,
+    /// No second unfinished job of this kind may have this key.
+    #[schemars(length(min = 1, max = 200))]
+    unique_key: Option<String>,
+    /// Keeps the key taken for so long, even once the job has finished.
+    #[serde(default, with = "units::duration_option")]
+    #[schemars(with = "Option<String>")]
+    unique_for: Option<std::time::Duration>,
+}
+
+impl Enqueue {
+    fn check(&self) -> Result<(), Error> {
+        if self.kind != http_request::KIND {
+            return Ok(());
+        }
+        let unreadable = |error: serde_json::Error| {
+            Error::new(ErrorKind::Invalid, "job.payload_invalid", "the payload is not a valid http.request")
+                .with_detail("/payload", error.to_string())
+        };
+        HttpRequest::deserialize(&self.payload).map_err(unreadable)?.check()
+    }
+
+    fn into_job(self) -> NewJob {
+        let mut job = NewJob::new(self.kind, self.payload);
+        job.queue = self.queue.unwrap_or(job.queue);
+        job.priority = self.priority.unwrap_or(job.priority);
+        job.run_at = self.run_at;
+        job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
+        job.timeout = self.timeout;
+        job.unique_key = self.unique_key;
+        job.unique_for = self.unique_for;
+        job
+    }
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Accepted {
+    /// The job's id.
+    id: String,
+    /// Whether the unique key was taken, so that nothing was added.
+    duplicate: bool,
+}
+
+async fn enqueue(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Json(body): Json<Enqueue>,
+) -> Result<Response> {
+    body.check()?;
+    let done = container.get(JOBS).await?.enqueue(&context, body.into_job()).await?;
+    let location = format!("/v1/jobs/{}", done.id);
+    let accepted = Accepted { id: done.id.to_string(), duplicate: done.duplicate };
+    let mut response = Json(accepted).status(StatusCode::ACCEPTED);
+    let location = HeaderValue::from_str(&location).map_err(Error::internal)?;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// Which jobs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only in this state: scheduled, available, running, completed, dead or cancelled.
+    state: Option<String>,
+    /// Only of this kind.
+    kind: Option<String>,
+    /// Only in this queue.
+    queue: Option<String>,
+    /// Only older than this one: the `next` of the page before.
+    before: Option<String>,
+    /// At most so many; 50 unless told, 1000 at most.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+}
+
+impl ListQuery {
+    fn filter(self) -> Result<Filter, Error> {
+        let invalid = |at: &str, message: &str| {
+            Error::new(ErrorKind::Invalid, "http.invalid_query", format!("`{at}` {message}")).with_detail(at, message)
+        };
+        let state = self.state.map(|text| JobState::parse(&text).ok_or_else(|| invalid("state", "is not a state")));
+        let before = self.before.map(|text| text.parse().map_err(|_| invalid("before", "is not a job's id")));
+        let limit = self.limit.unwrap_or(50);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(invalid("limit", "must be 1 to 1000"));
+        }
+        Ok(Filter {
+            tenant: None,
+            state: state.transpose()?,
+            kind: self.kind,
+            queue: self.queue,
+            before: before.transpose()?,
+            limit,
+        })
+    }
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug, Serialize, JsonSchema)]
+struct JobPage {
+    /// The jobs, without their attempts.
+    jobs: Vec<JobView>,
+    /// What to ask for as `before` to get the next page.
+    next: Option<String>,
+}
+
+async fn list(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<JobPage>> {
+    let filter = query.filter()?;
+    let limit = filter.limit as usize;
+    let jobs = container.get(JOBS).await?.list(&reach(context), filter).await?;
+    let next = jobs.last().filter(|_| jobs.len() == limit).map(|job| job.id.to_string());
+    Ok(Json(JobPage { jobs: jobs.into_iter().map(JobView::from).collect(), next }))
+}
+
+/// A job as it stands.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct JobView {
+    /// Its id.
+    pub(crate) id: String,
+    /// Which handler runs it.
+    pub(crate) kind: String,
+    /// Its queue.
+    pub(crate) queue: String,
+    /// Where it stands: scheduled, available, running, completed, dead or cancelled.
+    pub(crate) state: String,
+    /// Lower runs first.
+    pub(crate) priority: i16,
+    /// What the handler gets; header values that carry credentials are hidden.
+    pub(crate) payload: Value,
+    /// Attempts used.
+    pub(crate) attempt: u32,
+    /// Attempts allowed.
+    pub(crate) max_attempts: u32,
+    /// When it was enqueued.
+    pub(crate) created_at: String,
+    /// When it may next run.
+    pub(crate) run_at: String,
+    /// When it finished.
+    pub(crate) finished_at: Option<String>,
+    /// What the handler returned.
+    pub(crate) result: Option<Value>,
+    /// Whether a cancel was asked for and not yet answered.
+    pub(crate) cancel_requested: bool,
+    /// The request that enqueued it.
+    pub(crate) request_id: String,
+    /// The trace it belongs to.
+    pub(crate) traceparent: String,
+    /// Every attempt, oldest first.
+    pub(crate) attempts: Vec<AttemptView>,
+}
+
+/// One attempt.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AttemptView {
+    /// Counts claims of the job.
+    number: u64,
+    /// Which worker process.
+    worker: String,
+    /// When it began.
+    started_at: String,
+    /// When it ended.
+    finished_at: Option<String>,
+    /// How it ended: completed, failed, released, cancelled or lost.
+    outcome: Option<String>,
+    /// What went wrong.
+    error: Option<ErrorView>,
+}
+
+/// What went wrong with an attempt.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ErrorView {
+    /// The kind of failure.
+    kind: String,
+    /// Its stable name.
+    code: String,
+    /// What happened.
+    message: String,
+}
+
+impl From<Job> for JobView {
+    fn from(job: Job) -> Self {
+        Self {
+            id: job.id.to_string(),
+            state: job.state.as_str().to_owned(),
+            payload: redacted(&job.kind, job.payload),
+            kind: job.kind,
+            queue: job.queue,
+            priority: job.priority,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            created_at: job.created_at.to_string(),
+            run_at: job.run_at.to_string(),
+            finished_at: job.finished_at.map(|at| at.to_string()),
+            result: job.result,
+            cancel_requested: job.cancel_requested,
+            request_id: job.context.request_id,
+            traceparent: job.context.traceparent,
+            attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
+        }
+    }
+}
+
+impl From<Attempt> for AttemptView {
+    fn from(attempt: Attempt) -> Self {
+        let error = attempt.error.map(|e| ErrorView { kind: e.kind, code: e.code, message: e.message });
+        Self {
+            number: attempt.number,
+            worker: attempt.worker,
+            started_at: attempt.started_at.to_string(),
+            finished_at: attempt.finished_at.map(|at| at.to_string()),
+            outcome: attempt.outcome.map(|outcome| outcome.as_str().to_owned()),
+            error,
+        }
+    }
+}
+
+/// Hides the values of headers and fields whose names say that they are secret.
+fn redacted(kind: &str, mut payload: Value) -> Value {
+    if let Some(headers) = payload.get_mut("headers").filter(|_| kind == http_request::KIND) {
+        hide(headers);
+    } else {
+        hide(&mut payload);
+    }
+    payload
+}
+
+fn hide(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if runtime_telemetry::redact::is_secret_name(name) {
+                    *value = Value::from("***");
+                } else {
+                    hide(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        _ => {}
+    }
+}
+
+/// The operator, who reaches everywhere and has not narrowed the request to a tenant, sees the jobs of all of them.
+fn reach(mut context: Context) -> Context {
+    let everywhere = context.principal.as_ref().is_some_and(|principal| principal.reach == Reach::Everywhere);
+    if everywhere && context.tenant.as_ref().is_none_or(|tenant| tenant.tenant.is_none()) {
+        context.tenant = None;
+    }
+    context
+}
+
+async fn show(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<JobId>) -> Result<Json<JobView>> {
+    Ok(Json(container.get(JOBS).await?.get(&reach(context), id).await?.into()))
+}
+
+/// Where a job stands.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Standing {
+    /// The job's id.
+    id: String,
+    /// `cancelled` at once, `running` until its handler has stopped.
+    state: String,
+}
+
+async fn cancel(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<JobId>) -> Result<Response> {
+    let state = container.get(JOBS).await?.cancel(&reach(context), id).await?;
+    Ok(Json(Standing { id: id.to_string(), state: state.as_str().to_owned() }).status(StatusCode::ACCEPTED))
+}
+
+/// What was put back.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Redriven {
+    /// How many jobs.
+    redriven: u64,
+}
+
+async fn redrive(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<JobId>) -> Result<Response> {
+    container.get(JOBS).await?.redrive(&reach(context), id).await?;
+    Ok(Json(Redriven { redriven: 1 }).status(StatusCode::ACCEPTED))
+}
+
+/// The counts.
+#[derive(Debug, Serialize, JsonSchema)]
+struct StatsView {
+    /// Unfinished jobs by queue and kind.
+    queues: Vec<DepthView>,
+    /// Finished jobs still kept, by state.
+    finished: std::collections::BTreeMap<String, u64>,
+    /// Kinds with waiting jobs that no live worker handles.
+    unhandled: Vec<String>,
+}
+
+/// Unfinished jobs of one queue and kind.
+#[derive(Debug, Serialize, JsonSchema)]
+struct DepthView {
+    /// The queue.
+    queue: String,
+    /// The kind.
+    kind: String,
+    /// How many, by state.
+    states: std::collections::BTreeMap<String, u64>,
+    /// When the oldest available one could have run.
+    oldest: Option<String>,
+}
+
+async fn stats(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<StatsView>> {
+    // Counts run over all tenants.
+    if reach(context).tenant.is_some() {
+        return Err(Error::new(ErrorKind::Forbidden, "auth.scope_missing", "counts are the operator's").into());
+    }
+    let stats = container.get(JOBS).await?.stats().await?;
+    let depth = |d: runtime_jobs::store::Depth| DepthView {
+        queue: d.queue,
+        kind: d.kind,
+        states: d.states,
+        oldest: d.oldest.map(|at| at.to_string()),
+    };
+    Ok(Json(StatsView {
+        queues: stats.depths.into_iter().map(depth).collect(),
+        finished: stats.finished,
+        unhandled: stats.unhandled,
+    }))
+}

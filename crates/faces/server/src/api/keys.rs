@@ -1,0 +1,204 @@
+//! `/v1/keys`: create, list, rotate, revoke.
+
+use http::StatusCode;
+use runtime_apikey::{API_KEYS, ApiKey, IssuedKey, KeyFilter, KeyId, NewKey};
+use runtime_http::axum::extract::State;
+use runtime_http::axum::response::Response;
+use runtime_http::{Ctx, HttpApp, Json, Path, Result, Route};
+use runtime_kernel::app::App;
+use runtime_kernel::container::Container;
+use runtime_kernel::{Clock, Context, Error, ErrorKind, Name, Reach, SystemClock, Timestamp, units};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const TAG: &str = "keys";
+
+pub(super) fn routes(app: &mut App) {
+    app.route(
+        Route::post("/v1/keys", create)
+            .summary("Creates an API key and shows it, once.")
+            .tag(TAG)
+            .scope("keys:write")
+            .takes::<Create>()
+            .answers::<Issued>(201, "The key. Its secret cannot be shown again."),
+    );
+    app.route(
+        Route::get("/v1/keys", list)
+            .summary("Lists API keys; never their secrets.")
+            .tag(TAG)
+            .scope("keys:read")
+            .answers::<KeyList>(200, "The keys."),
+    );
+    app.route(
+        Route::post("/v1/keys/{id}/rotate", rotate)
+            .summary("Replaces a key's secret; the old one holds for the overlap.")
+            .tag(TAG)
+            .scope("keys:write")
+            .takes::<Rotate>()
+            .answers::<Issued>(200, "The key with its new secret.")
+            .problems(&[404, 409]),
+    );
+    app.route(
+        Route::delete("/v1/keys/{id}", revoke)
+            .summary("Revokes a key.")
+            .tag(TAG)
+            .scope("keys:write")
+            .answers::<KeyView>(200, "The key, revoked.")
+            .problems(&[404]),
+    );
+}
+
+/// A key as it is shown.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct KeyView {
+    /// Its id.
+    pub(crate) id: String,
+    /// What it is for.
+    pub(crate) description: String,
+    /// The key with all but its last characters hidden.
+    pub(crate) key: String,
+    /// What it may do.
+    pub(crate) scopes: Vec<String>,
+    /// The realm it belongs to.
+    pub(crate) realm: Option<String>,
+    /// The tenant it belongs to.
+    pub(crate) tenant: Option<String>,
+    /// active, pending, expired or revoked.
+    pub(crate) state: String,
+    /// When it was made.
+    pub(crate) created_at: String,
+    /// From when on it does not hold.
+    pub(crate) expires_at: Option<String>,
+    /// When it was last used.
+    pub(crate) last_used_at: Option<String>,
+}
+
+impl From<&ApiKey> for KeyView {
+    fn from(key: &ApiKey) -> Self {
+        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        Self {
+            id: key.id.to_string(),
+            description: key.description.clone(),
+            key: key.to_string(),
+            scopes: key.scopes.iter().map(ToString::to_string).collect(),
+            realm: key.realm.as_ref().map(ToString::to_string),
+            tenant: key.tenant.as_ref().map(ToString::to_string),
+            state: key.state(SystemClock.utc()).as_str().to_owned(),
+            created_at: key.created_at.to_string(),
+            expires_at: time(key.expires_at),
+            last_used_at: time(key.last_used_at),
+        }
+    }
+}
+
+/// A key just made.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Issued {
+    /// The key's record.
+    pub(crate) record: KeyView,
+    /// The key itself: shown this once.
+    pub(crate) secret: String,
+}
+
+impl From<&IssuedKey> for Issued {
+    fn from(issued: &IssuedKey) -> Self {
+        Self { record: KeyView::from(&issued.key), secret: issued.expose().to_owned() }
+    }
+}
+
+/// A key to make.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    /// What it is for.
+    #[schemars(length(max = 200))]
+    description: String,
+    /// What it may do, for example `jobs:write`. No more than its maker may.
+    #[schemars(length(max = 64))]
+    scopes: Vec<String>,
+    /// How long it holds, for example `90d`; for ever unless told.
+    #[serde(default, with = "units::duration_option")]
+    #[schemars(with = "Option<String>")]
+    expires_in: Option<std::time::Duration>,
+}
+
+async fn create(State(container): State<Container>, Ctx(context): Ctx, Json(body): Json<Create>) -> Result<Response> {
+    let maker = maker(&context)?;
+    if let Some(scope) = body.scopes.iter().find(|scope| !maker.allows(scope)) {
+        let message = format!("a key cannot give the scope `{scope}`, which its maker does not have");
+        return Err(Error::new(ErrorKind::Forbidden, "auth.scope_missing", message).into());
+    }
+    let mut key = NewKey::new(body.description, body.scopes);
+    (key.realm, key.tenant, key.org) = (maker.realm.clone(), maker.tenant.clone(), maker.org.clone());
+    key.reach = maker.reach.clone();
+    key.created_by = Some(maker.id.to_string());
+    key.expires_at = body.expires_in.and_then(|term| SystemClock.utc().checked_add(term).ok());
+    let issued = container.get(API_KEYS).await?.create(key).await?;
+    Ok(Json(Issued::from(&issued)).status(StatusCode::CREATED))
+}
+
+fn maker(context: &Context) -> Result<&runtime_kernel::Principal, Error> {
+    let missing = || Error::new(ErrorKind::Unauthenticated, "auth.required", "credentials are needed here");
+    context.principal.as_deref().ok_or_else(missing)
+}
+
+/// The keys.
+#[derive(Debug, Serialize, JsonSchema)]
+struct KeyList {
+    /// Newest first.
+    keys: Vec<KeyView>,
+}
+
+async fn list(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<KeyList>> {
+    let keys = container.get(API_KEYS).await?.list(&within(&context)?).await?;
+    Ok(Json(KeyList { keys: keys.iter().map(KeyView::from).collect() }))
+}
+
+/// The keys a principal may see: its tenant's, or all when it may go everywhere.
+fn within(context: &Context) -> Result<KeyFilter, Error> {
+    let maker = maker(context)?;
+    let mut filter = KeyFilter::default();
+    if maker.reach != Reach::Everywhere {
+        filter.realm.clone_from(&maker.realm);
+        filter.tenant.clone_from(&maker.tenant);
+    }
+    Ok(filter)
+}
+
+/// A key the principal may change; one of another tenant is as good as not there.
+async fn visible(container: &Container, context: &Context, id: KeyId) -> Result<(), Error> {
+    let key = container.get(API_KEYS).await?.get(id).await?;
+    let filter = within(context)?;
+    let same = |wanted: &Option<Name>, has: &Option<Name>| wanted.is_none() || wanted == has;
+    if same(&filter.realm, &key.realm) && same(&filter.tenant, &key.tenant) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::NotFound, "apikey.not_found", "there is no such key"))
+}
+
+/// How to replace it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Rotate {
+    /// How long the old secret holds beside the new one, for example `24h`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    overlap: std::time::Duration,
+}
+
+async fn rotate(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(id): Path<KeyId>,
+    Json(body): Json<Rotate>,
+) -> Result<Json<Issued>> {
+    visible(&container, &context, id).await?;
+    let issued = container.get(API_KEYS).await?.rotate(id, body.overlap).await?;
+    Ok(Json(Issued::from(&issued)))
+}
+
+async fn revoke(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<KeyId>) -> Result<Json<KeyView>> {
+    visible(&container, &context, id).await?;
+    let key = container.get(API_KEYS).await?.revoke(id, "revoked over the API").await?;
+    Ok(Json(KeyView::from(&key)))
+}

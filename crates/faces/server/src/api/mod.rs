@@ -1,0 +1,17 @@
+//! The HTTP API: jobs, keys, probes and metrics.
+
+mod jobs;
+mod keys;
+mod probes;
+
+use runtime_kernel::app::App;
+
+pub(crate) use jobs::JobView;
+pub(crate) use keys::{Issued, KeyView};
+
+/// Adds every route.
+pub(crate) fn routes(app: &mut App) {
+    probes::routes(app);
+    jobs::routes(app);
+    keys::routes(app);
+}

@@ -1,0 +1,91 @@
+//! `runtime jobs …`
+
+use runtime_jobs::store::Filter;
+use runtime_jobs::{JOBS, JobId, JobState, NewJob};
+use runtime_kernel::config::Config;
+use runtime_kernel::container::Container;
+use runtime_kernel::Error;
+use serde_json::json;
+
+use super::{Done, Failure, container, operator};
+use crate::api::JobView;
+use crate::cli::JobsAction;
+use crate::output::{Output, table};
+
+/// Works on the jobs in the database.
+pub(super) async fn run(config: Config, action: JobsAction, output: Output) -> Done {
+    let container = container(config).await?;
+    let done = act(&container, action, output).await;
+    container.dispose().await;
+    done.map(|()| 0)
+}
+
+async fn act(container: &Container, action: JobsAction, output: Output) -> Result<(), Failure> {
+    let (jobs, context) = (container.get(JOBS).await?, operator());
+    match action {
+        JobsAction::Enqueue { kind, payload, run_at } => {
+            let payload = serde_json::from_str(&payload)
+                .map_err(|error| Error::invalid(format!("the payload is not JSON: {error}")))?;
+            let mut job = NewJob::new(kind, payload);
+            job.run_at = run_at;
+            let done = jobs.enqueue(&context, job).await.map_err(Error::from)?;
+            output.print(&done, |done| done.id);
+        }
+        JobsAction::List { state, kind, limit } => {
+            let unknown = |text: String| Error::invalid(format!("`{text}` is not a state"));
+            let state = state.map(|text| JobState::parse(&text).ok_or_else(|| unknown(text))).transpose()?;
+            let filter = Filter { state, kind, limit, ..Filter::default() };
+            let found = jobs.list(&context, filter).await.map_err(Error::from)?;
+            let found: Vec<JobView> = found.into_iter().map(JobView::from).collect();
+            output.print(&found, |found| {
+                let row = |job: &JobView| {
+                    let attempts = format!("{}/{}", job.attempt, job.max_attempts);
+                    vec![job.id.clone(), job.state.clone(), job.kind.clone(), attempts, job.created_at.clone()]
+                };
+                table(&["id", "state", "kind", "attempts", "enqueued"], &found.iter().map(row).collect::<Vec<_>>())
+            });
+        }
+        JobsAction::Show { id } => {
+            let job = JobView::from(jobs.get(&context, JobId::from(id)).await.map_err(Error::from)?);
+            output.print(&job, |job| serde_json::to_string_pretty(job).unwrap_or_default());
+        }
+        JobsAction::Cancel { id } => {
+            let state = jobs.cancel(&context, JobId::from(id)).await.map_err(Error::from)?;
+            output.print(&json!({ "id": id, "state": state }), |_| format!("{id} is {}", state.as_str()));
+        }
+        JobsAction::Redrive { id: Some(id), .. } => {
+            jobs.redrive(&context, JobId::from(id)).await.map_err(Error::from)?;
+            output.print(&json!({ "redriven": 1 }), |_| format!("{id} is back in the queue"));
+        }
+        JobsAction::Redrive { id: None, kind } => {
+            let filter = Filter { kind, limit: 1000, ..Filter::default() };
+            let mut count = 0;
+            loop {
+                let moved = jobs.redrive_all(&context, filter.clone()).await.map_err(Error::from)?;
+                count += moved;
+                if moved < 1000 {
+                    break;
+                }
+            }
+            output.print(&json!({ "redriven": count }), |_| format!("{count} jobs are back in the queue"));
+        }
+        JobsAction::Stats => {
+            let stats = jobs.stats().await.map_err(Error::from)?;
+            output.print(&stats, |stats| {
+                let rows: Vec<Vec<String>> = stats
+                    .depths
+                    .iter()
+                    .flat_map(|d| d.states.iter().map(|(state, n)| vec![d.queue.clone(), d.kind.clone(), state.clone(), n.to_string()]))
+                    .chain(stats.finished.iter().map(|(state, n)| vec!["-".into(), "-".into(), state.clone(), n.to_string()]))
+                    .collect();
+                let unhandled = if stats.unhandled.is_empty() {
+                    String::new()
+                } else {
+                    format!("\nno live worker handles: {}", stats.unhandled.join(", "))
+                };
+                table(&["queue", "kind", "state", "jobs"], &rows) + &unhandled
+            });
+        }
+    }
+    Ok(())
+}

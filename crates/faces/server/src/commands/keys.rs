@@ -1,0 +1,67 @@
+//! `runtime keys …`
+
+use runtime_apikey::{API_KEYS, KeyFilter, KeyState, NewKey};
+use runtime_kernel::config::Config;
+use runtime_kernel::{Clock, Error, ErrorKind, Name, Reach, SystemClock};
+
+use super::{Done, Failure, container};
+use crate::api::{Issued, KeyView};
+use crate::cli::KeysAction;
+use crate::output::{BOLD, DIM, Output, RESET, table};
+
+/// Works on the keys in the database.
+pub(super) async fn run(config: Config, action: KeysAction, output: Output) -> Done {
+    let container = container(config).await?;
+    let done = act(&container, action, output).await;
+    container.dispose().await;
+    done.map(|()| 0)
+}
+
+async fn act(container: &runtime_kernel::container::Container, action: KeysAction, output: Output) -> Result<(), Failure> {
+    let keys = container.get(API_KEYS).await?;
+    let shown = |issued: &Issued| {
+        format!("{BOLD}{}{RESET}\n{DIM}id {}, shown this once{RESET}", issued.secret, issued.record.id)
+    };
+    match action {
+        KeysAction::Create { name, scopes, tenant, expires_in } => {
+            let mut key = NewKey::new(name, scopes);
+            key.created_by = Some("cli".to_owned());
+            key.expires_at = expires_in.and_then(|term| SystemClock.utc().checked_add(term).ok());
+            match tenant {
+                Some(tenant) => {
+                    key.realm = Some(Name::new("main").map_err(|error| Error::invalid(error.to_string()))?);
+                    key.tenant = Some(tenant);
+                }
+                None => key.reach = Reach::Everywhere,
+            }
+            let issued = keys.create(key).await.map_err(Error::from)?;
+            output.print(&Issued::from(&issued), shown);
+        }
+        KeysAction::Rotate { id, overlap } => {
+            let issued = keys.rotate(parse(&id)?, overlap).await.map_err(Error::from)?;
+            output.print(&Issued::from(&issued), shown);
+        }
+        KeysAction::Revoke { id, reason } => {
+            let key = keys.revoke(parse(&id)?, &reason).await.map_err(Error::from)?;
+            output.print(&KeyView::from(&key), |key| format!("revoked {}", key.id));
+        }
+        KeysAction::List { all } => {
+            let found = keys.list(&KeyFilter::default()).await.map_err(Error::from)?;
+            let now = SystemClock.utc();
+            let found = found.iter().filter(|key| all || matches!(key.state(now), KeyState::Active | KeyState::Pending));
+            let found: Vec<KeyView> = found.map(KeyView::from).collect();
+            output.print(&found, |found| {
+                let row = |key: &KeyView| {
+                    let tenant = key.tenant.clone().unwrap_or_else(|| "-".to_owned());
+                    vec![key.id.clone(), key.key.clone(), key.state.clone(), tenant, key.scopes.join(" "), key.description.clone()]
+                };
+                table(&["id", "key", "state", "tenant", "scopes", "for"], &found.iter().map(row).collect::<Vec<_>>())
+            });
+        }
+    }
+    Ok(())
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::new(ErrorKind::Invalid, "apikey.invalid_id", format!("`{text}` is not a key's id")))
+}

@@ -1,0 +1,49 @@
+//! The server's own settings, and how the whole configuration is read.
+
+use std::path::PathBuf;
+
+use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Section};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Global;
+
+/// The section `server`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServerConfig {
+    /// Where the embedded database and files live. `runtime-data` unless told.
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { data_dir: PathBuf::from("runtime-data") }
+    }
+}
+
+impl Section for ServerConfig {
+    const PATH: &'static str = "server";
+}
+
+impl ServerConfig {
+    /// The embedded database.
+    pub(crate) fn database_url(&self) -> String {
+        format!("sqlite:{}", self.data_dir.join("runtime.db").display())
+    }
+}
+
+/// Reads every layer, as the command line says.
+pub(crate) fn read(global: &Global) -> Result<Config, ConfigError> {
+    let config = builder(global).build()?;
+    // On a developer's machine jobs may call the machine itself, unless somebody has said otherwise.
+    if config.environment() == Environment::Local && config.get::<String>("client.guard")?.is_none() {
+        return builder(global).set("client.guard", "local").build();
+    }
+    Ok(config)
+}
+
+fn builder(global: &Global) -> ConfigBuilder {
+    let builder = Config::builder().prefix(&global.env_prefix).process_env().search(".");
+    let builder = global.config.iter().fold(builder, |builder, file| builder.file(file));
+    global.set.iter().fold(builder, |builder, assignment| builder.assign(assignment))
+}

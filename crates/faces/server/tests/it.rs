@@ -1,0 +1,18 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests fail by panicking"
+)]
+//! The real binary, driven as a user drives it.
+
+mod it {
+    mod first_run;
+    mod hook;
+    mod house;
+    mod shutdown;
+    mod soak;
+    mod split_modes;
+}
