@@ -11,6 +11,18 @@
 
 #[path = "it/app.rs"]
 mod app;
+#[path = "it/config.rs"]
+mod config;
+#[path = "it/config_athyper.rs"]
+mod config_athyper;
+#[path = "it/config_explain.rs"]
+mod config_explain;
+#[path = "it/config_locks.rs"]
+mod config_locks;
+#[path = "it/config_reload.rs"]
+mod config_reload;
+#[path = "it/config_support.rs"]
+mod config_support;
 #[path = "it/container.rs"]
 mod container;
 #[path = "it/lifecycle.rs"]

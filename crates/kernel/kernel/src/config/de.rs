@@ -92,6 +92,11 @@ impl<'a> Reader<'a> {
         if let Some(table) = self.json('{')? {
             return self.over(&table).entries(known, visitor);
         }
+        if known.is_some() && matches!(self.node.value, Value::Array(_)) {
+            // serde would take the items for the fields in their order.
+            let fault: Fault = de::Error::invalid_type(Unexpected::Seq, &visitor);
+            return Err(fault.at(self.at));
+        }
         let Some(table) = self.node.as_table() else { return self.deserialize_any(visitor) };
         let entries = Entries { rest: table.iter(), next: None, known, at: self.at, notes: self.notes };
         visitor.visit_map(entries).map_err(|fault: Fault| fault.at(self.at))

@@ -51,6 +51,8 @@ pub(super) fn covered(path: &[String], names: &[&str]) -> bool {
 pub(super) fn shown(value: Json, secret: bool) -> Json {
     match value {
         Json::Null => Json::Null,
+        // That a secret is not set may be seen.
+        Json::String(text) if text.is_empty() => Json::String(text),
         _ if secret => Json::String(HIDDEN.to_owned()),
         Json::String(text) => Json::String(without_userinfo(&text)),
         Json::Array(items) => Json::Array(items.into_iter().map(|item| shown(item, false)).collect()),
