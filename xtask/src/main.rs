@@ -26,6 +26,7 @@ cargo xtask <command>
   layers                     no crate depends on a higher floor; the kernel stays free of frameworks
   features                   each crate alone: default, no default, each feature
   docs                       every public item documented, every link resolved
+  supply                     licences, sources and bans of deny.toml
   crates [--check]           writes the crate map and feature tables, or fails when they are stale
   new-crate <wing> <name>    a crate's skeleton
   bench [area] [--json]      our figures beside the peers', in one run
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ["layers"] => layers::run(),
         ["features"] => features::run(),
         ["docs"] => docs::run(),
+        ["supply"] => supply::run(),
         ["crates"] => crates::run(false),
         ["crates", "--check"] => crates::run(true),
         ["new-crate", wing, name] => new_crate::run(wing, name),
