@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tracing::Dispatch;
 
 #[derive(Clone, Default)]
-pub struct Sink(Arc<Mutex<Vec<u8>>>);
+struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -23,7 +23,7 @@ impl Write for Sink {
 }
 
 impl Sink {
-    pub fn text(&self, guard: &TelemetryGuard) -> String {
+    fn text(&self, guard: &TelemetryGuard) -> String {
         guard.flush(Duration::from_secs(5)).unwrap();
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
@@ -36,9 +36,9 @@ impl Sink {
 fn config(format: Format, levels: &str) -> TelemetryConfig {
     let mut config = TelemetryConfig::default();
     config.format = format;
-    config.levels = levels.to_owned();
-    config.service = "demo".to_owned();
-    config.env = "test".to_owned();
+    config.levels = levels.into();
+    config.service = "demo".into();
+    config.env = "test".into();
     config
 }
 
