@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use runtime_kernel::config::{Config, WatchOptions};
+use runtime_kernel::app::App;
+use runtime_kernel::config::{Config, ReloadModule, WatchOptions};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -204,6 +205,34 @@ async fn a_configmap_swap_is_seen() {
     });
     assert!(applied.await);
     assert_eq!(config.section::<Http>().unwrap().port, 2);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn sighup_reloads_in_an_app_until_it_stops() {
+    let (fixture, config) = start("[http]\nport = 1\n");
+    let mut http = config.subscribe::<Http>().unwrap();
+    let options = WatchOptions::default().with_debounce(Duration::from_mins(10)).with_poll(Duration::ZERO);
+    let app = App::new(config).with(ReloadModule::new(options)).build().unwrap();
+    let shutdown = app.shutdown().clone();
+    let running = tokio::spawn(app.run_without_signals());
+    fixture.write("[http]\nport = 2\n");
+    // Our own handler first: without one, the signal would end the test.
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
+    let changed = async {
+        loop {
+            let pid = std::process::id().to_string();
+            std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+            hangup.recv().await.unwrap();
+            // The service may not listen yet: ask again.
+            if let Ok(http) = tokio::time::timeout(Duration::from_millis(100), http.changed()).await {
+                return http.port;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), changed).await.unwrap(), 2);
+    shutdown.trigger("the test is over");
+    assert_eq!(running.await.unwrap().code(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
