@@ -1,25 +1,27 @@
-//! How often, how long and how sure.
+//! Settings of a registry, and what is wrong with them.
 
 use std::time::Duration;
 
 use runtime_kernel::{Classify, ErrorKind, units};
 use serde::{Deserialize, Serialize};
 
-/// The section `health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The section `health`: what holds for checks that do not say otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HealthConfig {
-    /// Pause between two rounds. Default 10 s.
+    /// How long after one look the next begins. Default 10 s.
     #[serde(with = "units::duration")]
     pub interval: Duration,
-    /// The longest a check may take unless it says otherwise. Default 5 s.
+    /// The longest one look may take. Default 5 s.
     #[serde(with = "units::duration")]
     pub timeout: Duration,
-    /// Failures in a row that make a working check unhealthy. Default 3.
+    /// How many failures in a row make a check unhealthy. Default 3.
     pub failure_threshold: u32,
-    /// Successes in a row that bring an unhealthy check back. Default 1.
+    /// How many successes in a row make it healthy again. Default 1.
     pub success_threshold: u32,
+    /// Whether probes show each check, or the status alone. Default `false`. Read by what serves the probes.
+    pub show_details: bool,
 }
 
 impl Default for HealthConfig {
@@ -29,36 +31,29 @@ impl Default for HealthConfig {
             timeout: Duration::from_secs(5),
             failure_threshold: 3,
             success_threshold: 1,
+            show_details: false,
         }
     }
 }
 
-impl HealthConfig {
-    /// Whether it can be run with.
-    ///
-    /// # Errors
-    /// [`HealthError::Setting`] for anything that is zero.
-    pub fn check(&self) -> Result<(), HealthError> {
-        let zero = [
-            ("interval", self.interval.is_zero()),
-            ("timeout", self.timeout.is_zero()),
-            ("failure_threshold", self.failure_threshold == 0),
-            ("success_threshold", self.success_threshold == 0),
-        ];
-        zero.iter().find(|(_, zero)| *zero).map_or(Ok(()), |(field, _)| Err(HealthError::Setting(field)))
-    }
-}
-
-/// Why a registry could not be built.
+/// Why a registry was not built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HealthError {
-    /// A setting makes no sense.
-    #[error("health.{0} must not be 0")]
-    Setting(&'static str),
     /// Two checks have one name.
-    #[error("two health checks are named `{0}`")]
+    #[error("the health check `{0}` is registered twice")]
     Duplicate(String),
+    /// A time or threshold is 0, or the name empty.
+    #[error("the health check `{check}`: {message}")]
+    Setting {
+        /// Which; `*` for what holds for all.
+        check: String,
+        /// What is wrong.
+        message: &'static str,
+    },
+    /// The gauge could not be registered.
+    #[error("health metrics: {0}")]
+    Metrics(String),
 }
 
 impl Classify for HealthError {
@@ -68,8 +63,9 @@ impl Classify for HealthError {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Setting(_) => "health.setting",
             Self::Duplicate(_) => "health.duplicate",
+            Self::Setting { .. } => "health.setting",
+            Self::Metrics(_) => "health.metrics",
         }
     }
 }

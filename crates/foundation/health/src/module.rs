@@ -1,92 +1,102 @@
-//! Wires health checks into an `App`.
+//! The app's health: modules contribute checks, one service looks at them in every mode.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use runtime_kernel::Error;
 use runtime_kernel::app::{App, Module, Run, Service, SetupError};
 use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::{Container, Token};
 use runtime_kernel::lifecycle::Stage;
-use runtime_kernel::{Error, ErrorKind};
 
-use crate::{Finding, HealthCheck, HealthChecks, HealthConfig, HealthError, HealthRegistry, check};
+use crate::{Check, HealthConfig, HealthRegistry, Outcome};
 
-/// The process's health.
-pub const HEALTH: Token<HealthRegistry> = Token::new("adapter.health");
+/// The app's health.
+pub const HEALTH: Token<HealthRegistry> = Token::new("health");
 
 impl Section for HealthConfig {
     const PATH: &'static str = "health";
 
     fn validate(&self) -> Result<(), Invalid> {
-        match self.check() {
-            Err(HealthError::Setting(field)) => Err(Invalid::new(field, "must not be 0")),
+        let zero = |field| Err(Invalid::new(field, "must not be 0"));
+        match self {
+            Self { interval: Duration::ZERO, .. } => zero("interval"),
+            Self { timeout: Duration::ZERO, .. } => zero("timeout"),
+            Self { failure_threshold: 0, .. } => zero("failure_threshold"),
+            Self { success_threshold: 0, .. } => zero("success_threshold"),
             _ => Ok(()),
         }
     }
 }
 
-/// What modules do with health while they register.
-pub trait HealthApp {
-    /// The checks the app will run, to add to.
-    fn health_checks(&mut self) -> &mut HealthChecks;
+/// The checks that modules contribute.
+#[derive(Debug, Default)]
+pub struct HealthChecks {
+    checks: Vec<Check>,
+    services: Arc<OnceLock<Container>>,
+}
 
-    /// Adds a check: critical, unless the calls after it say otherwise.
-    fn health_check(&mut self, check: impl HealthCheck) -> &mut HealthChecks {
-        self.health_checks().add(check)
-    }
+/// How a module contributes a check.
+pub trait HealthApp {
+    /// Adds a check.
+    fn health_check(&mut self, check: Check);
+
+    /// Adds a check of something that lives in the container. It has not looked before the app runs.
+    ///
+    /// ```
+    /// use runtime_health::{HealthApp, Outcome};
+    /// use runtime_kernel::app::{App, CLOCK};
+    /// use runtime_kernel::config::Config;
+    ///
+    /// let mut app = App::new(Config::default());
+    /// app.health_check_with("clock", |check| check.optional(), |services| async move {
+    ///     Outcome::from(services.get(CLOCK).await)
+    /// });
+    /// ```
+    fn health_check_with<F, W>(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        settings: impl FnOnce(Check) -> Check,
+        check: F,
+    ) where
+        F: Fn(Container) -> W + Send + Sync + 'static,
+        W: Future<Output = Outcome> + Send + 'static;
 }
 
 impl HealthApp for App {
-    fn health_checks(&mut self) -> &mut HealthChecks {
-        self.contribute::<HealthChecks>()
+    fn health_check(&mut self, check: Check) {
+        self.contribute::<HealthChecks>().checks.push(check);
     }
-}
 
-impl HealthChecks {
-    /// Adds a check that needs services of the app: unhealthy until the app runs.
-    pub fn add_with<F, W>(&mut self, name: impl Into<Cow<'static, str>>, look: F) -> &mut Self
-    where
+    fn health_check_with<F, W>(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        settings: impl FnOnce(Check) -> Check,
+        check: F,
+    ) where
         F: Fn(Container) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<Finding, Error>> + Send + 'static,
+        W: Future<Output = Outcome> + Send + 'static,
     {
-        let (services, look) = (self.services.clone(), Arc::new(look));
-        self.add(check(name, move || {
-            let (services, look) = (services.clone(), Arc::clone(&look));
-            async move { look(services.get()?).await }
-        }))
+        let services = Arc::clone(&self.contribute::<HealthChecks>().services);
+        let check = Arc::new(check);
+        let check = Check::from_fn(name, move || {
+            let asked = services.get().cloned().map(|services| check(services));
+            async move {
+                match asked {
+                    Some(outcome) => outcome.await,
+                    None => Outcome::unhealthy("the app does not run yet"),
+                }
+            }
+        });
+        self.health_check(settings(check));
     }
 }
 
-/// The container while the checks are being run. Emptied at the end: a registry that lives in the container must not
-/// keep it alive.
-#[derive(Clone, Default)]
-pub(crate) struct Bound(Arc<Mutex<Option<Container>>>);
-
-impl Bound {
-    fn get(&self) -> Result<Container, Error> {
-        let services = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        services
-            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "health.not_running", "the app is not running"))
-    }
-
-    fn set(&self, services: Option<Container>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = services;
-    }
-}
-
-struct Unbind(Bound);
-
-impl Drop for Unbind {
-    fn drop(&mut self) {
-        self.0.set(None);
-    }
-}
-
-/// Collects the modules' [`HealthChecks`], registers [`HEALTH`], and runs the checks in every mode. Readiness fails as
-/// soon as the shutdown reaches stage `Unready`.
-///
-/// Contributions are taken up in [`Module::finish`]: what a later module adds in its own `finish` is not seen.
+/// Puts [`HEALTH`] into the container, looks at every contributed check in the background, and fails readiness as the
+/// first thing of a shutdown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HealthModule;
 
@@ -102,36 +112,42 @@ impl Module for HealthModule {
 
     fn finish(&self, app: &mut App) -> Result<(), SetupError> {
         let config: HealthConfig = app.section()?;
-        let checks = app.take_contribution::<HealthChecks>();
-        let services = checks.services.clone();
-        let unready = app.shutdown().signal(Stage::Unready);
-        let registry = HealthRegistry::builder()
-            .checks(checks)
-            .config(config)
-            .unready_when(move || unready.is_stopped())
-            .build(app.shared_clock())
-            .map_err(Error::from)?;
-        let registry = Arc::new(registry);
-        app.services().value(HEALTH, Arc::clone(&registry));
-        app.service(Rounds { registry, services });
+        let HealthChecks { checks, services } = app.take_contribution();
+        let mut builder = HealthRegistry::builder().config(config).clock(app.shared_clock());
+        #[cfg(feature = "metrics")]
+        {
+            use runtime_telemetry::MetricsApp;
+            builder = builder.metrics(&app.metrics());
+        }
+        for check in checks {
+            builder = builder.check(check);
+        }
+        let registry = builder.build().map_err(Error::from)?;
+        app.services().value(HEALTH, registry.clone());
+        let leaving = registry.clone();
+        app.shutdown().hook(Stage::Unready, "health", Duration::from_secs(1), move || async move {
+            leaving.set_unready("shutting down");
+            Ok(())
+        });
+        app.service(HealthService { registry, services });
         Ok(())
     }
 }
 
-struct Rounds {
-    registry: Arc<HealthRegistry>,
-    services: Bound,
+struct HealthService {
+    registry: HealthRegistry,
+    services: Arc<OnceLock<Container>>,
 }
 
 #[async_trait]
-impl Service for Rounds {
+impl Service for HealthService {
     fn name(&self) -> &'static str {
         "health"
     }
 
     async fn run(self: Arc<Self>, run: Run) -> Result<(), Error> {
-        self.services.set(Some(run.services.clone()));
-        let _unbind = Unbind(self.services.clone());
+        // Set already when the service was started again: it is the same container.
+        let _ = self.services.set(run.services);
         self.registry.run(run.stop.stopped()).await;
         Ok(())
     }

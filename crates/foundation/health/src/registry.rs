@@ -1,251 +1,229 @@
-//! The checks of a process: run in rounds, read by probes.
+//! All checks of a process: runs them in the background, answers probes from what they last said.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::join_all;
-use runtime_kernel::SharedClock;
+use runtime_kernel::{SharedClock, SystemClock};
+use tokio::task::JoinSet;
 
-use crate::check::{HealthCheck, HealthChecks};
-use crate::config::{HealthConfig, HealthError};
+use crate::cell::Cell;
+use crate::check::{Check, Probe};
 use crate::report::{Report, Status};
-use crate::slot::{Slot, Thresholds};
+use crate::{HealthConfig, HealthError};
 
-/// How many late rounds in a row make the process stalled: what liveness is about.
-const STALLED_ROUNDS: u32 = 5;
-
-/// The checks of a process and what is known of them.
+/// The checks of a process and where they stand. Cloning shares them.
 ///
-/// Probes read what the last rounds found and never run a check, so any number of probes costs nothing.
-pub struct HealthRegistry {
-    slots: Vec<Slot>,
-    interval: Duration,
-    thresholds: Thresholds,
-    stalled_after: Duration,
+/// Probes read what the last look said; they never look themselves, so a flood of probes costs the dependencies
+/// nothing, and a check that hangs delays no answer.
+#[derive(Clone)]
+pub struct HealthRegistry(Arc<Inner>);
+
+struct Inner {
+    cells: Vec<Arc<Cell>>,
     clock: SharedClock,
+    show_details: bool,
     started: AtomicBool,
-    unready: AtomicBool,
-    stopping: Box<dyn Fn() -> bool + Send + Sync>,
-    /// The end of the last round while rounds are being run.
-    beat: Mutex<Option<Instant>>,
-}
-
-impl HealthRegistry {
-    /// A registry without checks and with the default settings, to add to.
-    pub fn builder() -> HealthBuilder {
-        HealthBuilder::default()
-    }
-
-    /// Runs every check once, all at the same time; returns when the slowest has ended or timed out.
-    ///
-    /// Dropping it cancels the checks of the round; their last results stay.
-    pub async fn run_once(&self) {
-        join_all(self.slots.iter().map(|slot| slot.run(&self.clock, self.thresholds))).await;
-        let working = |slot: &Slot| slot.status().is_some_and(|status| status != Status::Unhealthy);
-        if self.slots.iter().filter(|slot| slot.critical).all(working) {
-            self.started.store(true, Ordering::Release);
-        }
-    }
-
-    /// Runs rounds until `stop` ends, the first one now. A round under way is then cancelled.
-    pub async fn run(&self, stop: impl Future<Output = ()>) {
-        let _running = Running::new(self);
-        let rounds = async {
-            loop {
-                self.run_once().await;
-                self.beat();
-                self.clock.sleep(self.interval).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stop => {}
-            () = rounds => {}
-        }
-    }
-
-    /// Whether the process should be left running: fails only when its rounds have stalled, never because of a
-    /// dependency, which a restart would not cure.
-    pub fn liveness(&self) -> Report {
-        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled =
-            beat.is_some_and(|beat| self.clock.now().saturating_duration_since(beat) > self.stalled_after);
-        let status = if stalled { Status::Unhealthy } else { Status::Healthy };
-        Report { status, reason: stalled.then_some("stalled"), checks: Vec::new() }
-    }
-
-    /// Whether the process should get work: started, not stopping, and every critical check works.
-    pub fn readiness(&self) -> Report {
-        let reason = if !self.is_accepting() {
-            Some("stopping")
-        } else if !self.started.load(Ordering::Acquire) {
-            Some("starting")
-        } else {
-            None
-        };
-        self.report(reason)
-    }
-
-    /// Whether every critical check has worked at the same time once. Stays so, whatever happens later.
-    pub fn startup(&self) -> Report {
-        let started = self.started.load(Ordering::Acquire);
-        let mut report = self.report(None);
-        if started {
-            report.status = Status::Healthy;
-        } else {
-            report.status = Status::Unhealthy;
-            report.reason = Some("starting");
-        }
-        report
-    }
-
-    /// Fails readiness from now on, until [`set_ready`](Self::set_ready): the first step of going away.
-    pub fn set_unready(&self) {
-        self.unready.store(true, Ordering::Release);
-    }
-
-    /// Takes [`set_unready`](Self::set_unready) back. A shutdown is not taken back.
-    pub fn set_ready(&self) {
-        self.unready.store(false, Ordering::Release);
-    }
-
-    fn is_accepting(&self) -> bool {
-        !self.unready.load(Ordering::Acquire) && !(self.stopping)()
-    }
-
-    fn report(&self, reason: Option<&'static str>) -> Report {
-        let checks: Vec<_> = self.slots.iter().map(Slot::report).collect();
-        let of_checks = checks
-            .iter()
-            .map(|check| if check.critical { check.status } else { check.status.min(Status::Degraded) })
-            .max()
-            .unwrap_or(Status::Healthy);
-        let status = if reason.is_some() { Status::Unhealthy } else { of_checks };
-        Report { status, reason, checks }
-    }
-
-    fn beat(&self) {
-        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clock.now());
-    }
+    unready: Mutex<Option<Cow<'static, str>>>,
 }
 
 impl fmt::Debug for HealthRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let checks: Vec<_> = self.slots.iter().map(|slot| &slot.name).collect();
-        f.debug_struct("HealthRegistry").field("checks", &checks).finish_non_exhaustive()
+        f.debug_list().entries(self.0.cells.iter().map(|cell| cell.name())).finish()
     }
 }
 
-/// Rounds are being run: liveness expects them to go on. Ends with the future that runs them.
-struct Running<'a>(&'a HealthRegistry);
-
-impl<'a> Running<'a> {
-    fn new(registry: &'a HealthRegistry) -> Self {
-        registry.beat();
-        Self(registry)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        *self.0.beat.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// Collects checks and settings for a [`HealthRegistry`].
-#[derive(Default)]
-#[must_use]
+/// Collects checks.
+#[derive(Clone, Debug)]
 pub struct HealthBuilder {
-    checks: HealthChecks,
     config: HealthConfig,
-    stopping: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+    clock: SharedClock,
+    checks: Vec<Check>,
+    #[cfg(feature = "metrics")]
+    metrics: Option<runtime_telemetry::Metrics>,
 }
 
 impl HealthBuilder {
-    /// Adds a check: critical, with the default timeout, unless the calls after it say otherwise.
-    pub fn check(mut self, check: impl HealthCheck) -> Self {
-        self.checks.add(check);
+    /// Adds a check.
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.checks.push(check);
         self
     }
 
-    /// The check added last decides about readiness: the default.
-    pub fn critical(mut self) -> Self {
-        self.checks.critical();
-        self
-    }
-
-    /// The check added last only degrades the process when it fails.
-    pub fn optional(mut self) -> Self {
-        self.checks.optional();
-        self
-    }
-
-    /// The check added last may take this long.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.checks.timeout(timeout);
-        self
-    }
-
-    /// Sets interval, timeout and thresholds.
+    /// Sets what holds for checks that do not say otherwise.
+    #[must_use]
     pub fn config(mut self, config: HealthConfig) -> Self {
         self.config = config;
         self
     }
 
-    /// Readiness fails whenever this says so: the process is going away.
-    pub fn unready_when(mut self, stopping: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        self.stopping = Some(Box::new(stopping));
+    /// Sets the clock. The system's unless told.
+    #[must_use]
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
         self
     }
 
-    #[cfg(feature = "module")]
-    pub(crate) fn checks(mut self, checks: HealthChecks) -> Self {
-        self.checks = checks;
+    /// Shows each check's status as the gauge `health_check_status`: 1 healthy, 0.5 degraded, 0 unhealthy.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics(mut self, metrics: &runtime_telemetry::Metrics) -> Self {
+        self.metrics = Some(metrics.clone());
         self
     }
 
-    /// The registry. Nothing has been checked yet, so it is neither started nor ready.
+    /// Checks the settings.
     ///
     /// # Errors
-    /// [`HealthError`] for two checks of one name, and for settings of zero.
-    pub fn build(self, clock: SharedClock) -> Result<HealthRegistry, HealthError> {
-        self.config.check()?;
+    /// [`HealthError`]: a name given twice, a time or threshold of 0.
+    pub fn build(self) -> Result<HealthRegistry, HealthError> {
         let mut names = HashSet::new();
-        let mut slots = Vec::with_capacity(self.checks.entries.len());
-        for entry in self.checks.entries {
-            let name = entry.check.name().into_owned();
-            if !names.insert(name.clone()) {
-                return Err(HealthError::Duplicate(name));
+        let mut cells = Vec::new();
+        #[cfg(feature = "metrics")]
+        let gauges = self
+            .metrics
+            .map(|metrics| {
+                metrics.gauge(runtime_telemetry::keys::HEALTH_CHECK_STATUS, "How each check stands.")
+            })
+            .transpose()
+            .map_err(|error| HealthError::Metrics(error.to_string()))?;
+        for check in self.checks {
+            if !names.insert(check.name.clone()) {
+                return Err(HealthError::Duplicate(check.name.into_owned()));
             }
-            let timeout = entry.timeout.unwrap_or(self.config.timeout);
-            if timeout.is_zero() {
-                return Err(HealthError::Setting("timeout"));
+            #[cfg_attr(not(feature = "metrics"), expect(unused_mut, reason = "metrics change it"))]
+            let mut cell = Cell::new(check, &self.config)?;
+            #[cfg(feature = "metrics")]
+            if let Some(gauges) = &gauges {
+                let gauge = gauges.with(&[("check", cell.name())]);
+                cell.set_gauge(gauge);
             }
-            slots.push(Slot::new(name, entry.critical, timeout, entry.check));
+            cells.push(Arc::new(cell));
         }
-        let slowest = slots.iter().map(|slot| slot.timeout).max().unwrap_or_default();
-        Ok(HealthRegistry {
-            slots,
-            interval: self.config.interval,
-            thresholds: Thresholds {
-                failure: self.config.failure_threshold,
-                success: self.config.success_threshold,
-            },
-            stalled_after: self.config.interval.saturating_add(slowest).saturating_mul(STALLED_ROUNDS),
-            clock,
+        Ok(HealthRegistry(Arc::new(Inner {
+            cells,
+            clock: self.clock,
+            show_details: self.config.show_details,
             started: AtomicBool::new(false),
-            unready: AtomicBool::new(false),
-            stopping: self.stopping.unwrap_or_else(|| Box::new(|| false)),
-            beat: Mutex::new(None),
-        })
+            unready: Mutex::default(),
+        })))
     }
 }
 
-impl fmt::Debug for HealthBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HealthBuilder").field("checks", &self.checks).finish_non_exhaustive()
+impl HealthRegistry {
+    /// Starts collecting checks.
+    pub fn builder() -> HealthBuilder {
+        HealthBuilder {
+            config: HealthConfig::default(),
+            clock: SystemClock::shared(),
+            checks: Vec::new(),
+            #[cfg(feature = "metrics")]
+            metrics: None,
+        }
+    }
+
+    /// Shall the process be restarted? Only liveness checks count, and only once they have looked; a shutdown does
+    /// not make it unhealthy.
+    pub fn liveness(&self) -> Report {
+        self.report(Probe::Liveness, None)
+    }
+
+    /// Shall the process get work? Unhealthy while a critical readiness check is, has not looked yet or has not
+    /// looked for long, and after [`HealthRegistry::set_unready`]. Degraded passes.
+    pub fn readiness(&self) -> Report {
+        self.report(Probe::Readiness, self.lock().clone())
+    }
+
+    /// Has the process come up? Unhealthy until [`HealthRegistry::mark_started`] was called and every critical
+    /// startup check has passed once; then healthy for good.
+    pub fn startup(&self) -> Report {
+        let started = self.0.started.load(Ordering::Acquire);
+        let mut report = self.report(Probe::Startup, (!started).then_some(Cow::Borrowed("starting")));
+        if !started {
+            return report;
+        }
+        for (check, cell) in report.checks.iter_mut().zip(self.cells(Probe::Startup)) {
+            if cell.has_passed() {
+                check.status = Status::Healthy;
+            }
+        }
+        report.status = report
+            .checks
+            .iter()
+            .map(|check| if check.critical { check.status } else { check.status.min(Status::Degraded) })
+            .max()
+            .unwrap_or(Status::Healthy);
+        report
+    }
+
+    /// Whether probes show each check, or the status alone, as configured.
+    pub fn shows_details(&self) -> bool {
+        self.0.show_details
+    }
+
+    /// Tells that everything has been started.
+    pub fn mark_started(&self) {
+        self.0.started.store(true, Ordering::Release);
+    }
+
+    /// Fails readiness from now on, whatever the checks say: the process is going away.
+    pub fn set_unready(&self, reason: impl Into<Cow<'static, str>>) {
+        *self.lock() = Some(reason.into());
+    }
+
+    /// Looks at everything once, all at the same time, and waits: for a command line, or before the first probe. Takes
+    /// as long as the longest timeout at most. Dropping it cuts the looks short.
+    pub async fn refresh(&self) {
+        let mut looks = JoinSet::new();
+        for cell in &self.0.cells {
+            let (cell, clock) = (Arc::clone(cell), Arc::clone(&self.0.clock));
+            looks.spawn(async move { cell.run(&clock).await });
+        }
+        while looks.join_next().await.is_some() {}
+    }
+
+    /// Looks at everything, again and again at each check's interval, until `stop` is ready. Marks the process as
+    /// started after the first round.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        tokio::select! {
+            () = &mut stop => return,
+            () = self.refresh() => self.mark_started(),
+        }
+        let mut loops = JoinSet::new();
+        for cell in &self.0.cells {
+            let (cell, clock) = (Arc::clone(cell), Arc::clone(&self.0.clock));
+            loops.spawn(async move {
+                loop {
+                    clock.sleep(cell.interval).await;
+                    cell.run(&clock).await;
+                }
+            });
+        }
+        // Dropping the set ends the loops.
+        stop.await;
+    }
+
+    fn report(&self, probe: Probe, reason: Option<Cow<'static, str>>) -> Report {
+        let mut status = if reason.is_some() { Status::Unhealthy } else { Status::Healthy };
+        let mut checks = Vec::new();
+        for cell in self.cells(probe) {
+            let (report, counts) = cell.report(&self.0.clock);
+            status = status.max(counts.unwrap_or(Status::Healthy));
+            checks.push(report);
+        }
+        Report { status, reason, checks }
+    }
+
+    fn cells(&self, probe: Probe) -> impl Iterator<Item = &Arc<Cell>> {
+        self.0.cells.iter().filter(move |cell| cell.probe() == probe)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Cow<'static, str>>> {
+        self.0.unready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,24 +1,25 @@
-//! What a probe is told.
+//! What a probe answers.
 
-use std::time::Duration;
+use std::borrow::Cow;
 
-use runtime_kernel::{Timestamp, units};
+use runtime_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-/// How well a part, or the whole, works.
+/// How something is. Ordered from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Works.
+    /// All is well.
     Healthy,
-    /// Works, worse than it should.
+    /// It works, worse than it should.
     Degraded,
-    /// Does not work.
+    /// It does not work.
     Unhealthy,
 }
 
 impl Status {
-    /// The status in `snake_case`, as reports and logs spell it.
+    /// The status in `snake_case`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -28,44 +29,60 @@ impl Status {
     }
 }
 
-/// The answer to one probe. Made from what the last rounds found: no check runs for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The answer to one probe.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The whole: unhealthy when a critical check is, degraded when any other is not healthy.
+    /// The worst of what counts: a critical check as it is, an optional one never worse than degraded.
     pub status: Status,
-    /// Why the whole is unhealthy, when no check is to blame: starting, stopping or stalled.
+    /// Why the process itself says no, whatever its checks say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
-    /// Each check's last result, in the order they were added. Empty for liveness.
+    pub reason: Option<Cow<'static, str>>,
+    /// Each check, in the order of registration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckReport>,
 }
 
 impl Report {
-    /// Whether the probe passes: 200, not 503. A degraded process passes.
-    pub fn passes(&self) -> bool {
+    /// Whether the probe passes: degraded does.
+    pub fn is_passing(&self) -> bool {
         self.status != Status::Unhealthy
+    }
+
+    /// What a probe over HTTP answers: 200 or 503.
+    pub fn http_status(&self) -> u16 {
+        if self.is_passing() { 200 } else { 503 }
+    }
+
+    /// The status alone, for callers who may not know what the process depends on.
+    #[must_use]
+    pub fn summary(&self) -> Self {
+        Self { status: self.status, reason: None, checks: Vec::new() }
     }
 }
 
-/// What is known of one check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// One check's standing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// The check's name.
-    pub name: String,
-    /// The status after thresholds; unhealthy until the first result.
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// How it stands, thresholds applied.
     pub status: Status,
-    /// Whether readiness depends on it.
+    /// Whether it can fail the whole.
     pub critical: bool,
-    /// What the check last said, if anything. Errors are shown by their public message only.
+    /// What the last look said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// How long the last run took.
-    #[serde(with = "units::duration")]
-    pub took: Duration,
-    /// When the last run ended; absent before the first.
+    pub message: Option<Cow<'static, str>>,
+    /// The last look's figures.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+    /// When the last look ended; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked_at: Option<Timestamp>,
+    /// How long it took, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// How many looks in a row have failed.
+    pub consecutive_failures: u32,
 }

@@ -1,4 +1,4 @@
-//! Health checks, rounds and probes.
+//! What probes answer, whatever checks do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +8,11 @@
     reason = "tests fail by panicking"
 )]
 
-#[path = "it/module.rs"]
+#[cfg(feature = "disk")]
+#[path = "it/disk.rs"]
+mod disk;
 #[cfg(feature = "module")]
+#[path = "it/module.rs"]
 mod module;
 #[path = "it/registry.rs"]
 mod registry;

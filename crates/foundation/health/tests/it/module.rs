@@ -59,7 +59,7 @@ async fn contributed_checks_run_and_a_shutdown_fails_readiness_before_anything_s
     assert_eq!(report.checks[1].details["number"], 7);
     shutdown.trigger("test");
     let exit = running.await.unwrap();
-    assert_eq!(exit.code, 0, "{exit:?}");
+    assert_eq!(exit.code(), 0, "{exit:?}");
 }
 
 #[test]

@@ -1,239 +1,300 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+//! The registry against checks that fail, hang and panic.
+
+use std::future::pending;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runtime_health::{Finding, HealthCheck, HealthConfig, HealthError, HealthRegistry, Status, check};
-use runtime_kernel::{Clock, Error, ErrorKind, ManualClock, SystemClock};
+use runtime_health::{
+    Check, HealthBuilder, HealthConfig, HealthError, HealthRegistry, Outcome, Probe, Status,
+};
+use runtime_kernel::{Clock, ManualClock, SystemClock};
+use serde_json::json;
 
-fn fixed(name: &'static str, finding: Finding) -> impl HealthCheck {
-    check(name, move || {
-        let finding = finding.clone();
-        async move { Ok(finding) }
-    })
-}
+/// A check that says what it was last told to say.
+#[derive(Clone)]
+struct Said(Arc<Mutex<Outcome>>, Arc<AtomicU32>);
 
-/// A check that finds what the dial says: 0 healthy, 1 degraded, 2 unhealthy.
-fn dialled(name: &'static str, dial: &Arc<AtomicU8>) -> impl HealthCheck {
-    let dial = Arc::clone(dial);
-    check(name, move || {
-        let at = dial.load(Ordering::Relaxed);
-        async move {
-            Ok(match at {
-                0 => Finding::healthy(),
-                1 => Finding::degraded("slow"),
-                _ => Finding::unhealthy("down"),
-            })
-        }
-    })
-}
-
-#[tokio::test]
-async fn the_whole_is_the_worst_critical_check_and_optional_ones_only_degrade_it() {
-    use Status::{Degraded, Healthy, Unhealthy};
-    let find = |status| match status {
-        Healthy => Finding::healthy(),
-        Degraded => Finding::degraded("x"),
-        Unhealthy => Finding::unhealthy("x"),
-    };
-    for (critical, optional, whole) in [
-        (Healthy, Healthy, Healthy),
-        (Healthy, Degraded, Degraded),
-        (Healthy, Unhealthy, Degraded),
-        (Degraded, Healthy, Degraded),
-        (Unhealthy, Healthy, Unhealthy),
-        (Unhealthy, Unhealthy, Unhealthy),
-    ] {
-        let health = HealthRegistry::builder()
-            .check(fixed("critical", find(critical)))
-            .check(fixed("optional", find(optional)))
-            .optional()
-            .build(SystemClock::shared())
-            .unwrap();
-        health.run_once().await;
-        assert_eq!(health.readiness().status, whole, "{critical:?} {optional:?}");
-        assert!(health.liveness().passes(), "a dependency never fails liveness");
+impl Said {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Outcome::healthy())), Arc::default())
+    }
+    fn say(&self, outcome: Outcome) {
+        *self.0.lock().unwrap() = outcome;
+    }
+    fn check(&self, name: &'static str) -> Check {
+        let said = self.clone();
+        Check::from_fn(name, move || {
+            said.1.fetch_add(1, Ordering::SeqCst);
+            let outcome = said.0.lock().unwrap().clone();
+            async move { outcome }
+        })
+    }
+    fn looks(&self) -> u32 {
+        self.1.load(Ordering::SeqCst)
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_check_that_hangs_or_panics_is_unhealthy_and_holds_nobody_up() {
-    let health = HealthRegistry::builder()
-        .check(check("hangs", || async { std::future::pending().await }))
-        .check(check("panics", || async { panic!("secret detail") }))
-        .check(check("fails", || async { Err(Error::internal(std::io::Error::other("password=hunter2"))) }))
-        .check(fixed("works", Finding::healthy()))
-        .build(SystemClock::shared())
-        .unwrap();
-    let started = SystemClock.now();
-    health.run_once().await;
-    assert_eq!(SystemClock.now() - started, Duration::from_secs(5), "one timeout, not three");
-
-    let report = health.readiness();
-    let status: Vec<_> = report.checks.iter().map(|check| check.status).collect();
-    assert_eq!(status, [Status::Unhealthy, Status::Unhealthy, Status::Unhealthy, Status::Healthy]);
-    let json = serde_json::to_string(&report).unwrap();
-    assert!(json.contains("no answer within 5s"), "{json}");
-    assert!(!json.contains("hunter2") && !json.contains("secret detail"), "{json}");
+fn fixed(name: &'static str, outcome: Outcome) -> Check {
+    Check::from_fn(name, move || std::future::ready(outcome.clone()))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_that_blocks_its_thread_is_not_piled_up() {
-    let starts = Arc::new(AtomicU32::new(0));
-    let (release, blocked) = std::sync::mpsc::sync_channel::<()>(0);
-    let blocked = Arc::new(std::sync::Mutex::new(blocked));
-    let counted = Arc::clone(&starts);
-    let health = HealthRegistry::builder()
-        .check(check("blocks", move || {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let blocked = Arc::clone(&blocked);
-            async move {
-                let _ = blocked.lock().unwrap().recv();
-                Ok(Finding::healthy())
-            }
-        }))
-        .timeout(Duration::from_millis(50))
-        .build(SystemClock::shared())
-        .unwrap();
-    health.run_once().await;
-    health.run_once().await;
-    assert_eq!(starts.load(Ordering::SeqCst), 1);
-    assert_eq!(health.readiness().checks[0].message.as_deref(), Some("an earlier run still hangs"));
-    drop(release);
+fn of(checks: impl IntoIterator<Item = Check>) -> HealthRegistry {
+    checks.into_iter().fold(HealthRegistry::builder(), HealthBuilder::check).build().unwrap()
 }
 
 #[tokio::test]
-async fn a_status_turns_at_its_thresholds() {
-    let mut config = HealthConfig::default();
-    config.success_threshold = 2;
-    let dial = Arc::new(AtomicU8::new(0));
-    let health = HealthRegistry::builder()
-        .check(dialled("db", &dial))
-        .config(config)
-        .build(Arc::new(ManualClock::new()))
-        .unwrap();
-    let rounds = [
-        (0, Status::Healthy),
-        (2, Status::Healthy),
-        (2, Status::Healthy),
-        (2, Status::Unhealthy),
-        (0, Status::Unhealthy),
-        (2, Status::Unhealthy),
-        (0, Status::Unhealthy),
-        (0, Status::Healthy),
-        (1, Status::Degraded),
-        (2, Status::Degraded),
-        (0, Status::Healthy),
+async fn the_whole_is_as_bad_as_what_counts() {
+    type Row<'a> = (&'a [(Outcome, bool)], Status, u16);
+    let (ok, slow, down) = (Outcome::healthy, || Outcome::degraded("slow"), || Outcome::unhealthy("down"));
+    let table: [Row<'_>; 8] = [
+        (&[], Status::Healthy, 200),
+        (&[(ok(), true), (ok(), false)], Status::Healthy, 200),
+        (&[(slow(), true), (ok(), true)], Status::Degraded, 200),
+        (&[(slow(), false)], Status::Degraded, 200),
+        (&[(down(), false)], Status::Degraded, 200),
+        (&[(down(), true)], Status::Unhealthy, 503),
+        (&[(down(), true), (ok(), true), (slow(), true)], Status::Unhealthy, 503),
+        (&[(down(), false), (slow(), true)], Status::Degraded, 200),
     ];
-    for (at, (found, status)) in rounds.into_iter().enumerate() {
-        dial.store(found, Ordering::Relaxed);
-        health.run_once().await;
-        assert_eq!(health.readiness().checks[0].status, status, "round {at}");
+    for (outcomes, status, http) in table {
+        let names = ["a", "b", "c"];
+        let registry = of(outcomes.iter().zip(names).map(|((outcome, critical), name)| {
+            let check = fixed(name, outcome.clone());
+            if *critical { check } else { check.optional() }
+        }));
+        registry.refresh().await;
+        let report = registry.readiness();
+        assert_eq!((report.status, report.http_status()), (status, http), "{outcomes:?}");
+        assert_eq!(report.is_passing(), http == 200);
     }
 }
 
 #[tokio::test]
-async fn startup_stays_passed_and_readiness_does_not() {
-    let dial = Arc::new(AtomicU8::new(2));
-    let mut config = HealthConfig::default();
-    config.failure_threshold = 1;
-    let health = HealthRegistry::builder()
-        .check(dialled("db", &dial))
-        .config(config)
-        .build(SystemClock::shared())
-        .unwrap();
-    assert_eq!(health.startup().reason, Some("starting"));
-    assert_eq!(health.readiness().checks[0].message.as_deref(), Some("not checked yet"));
-    health.run_once().await;
-    assert!(!health.startup().passes(), "the first result counts at once");
-    dial.store(0, Ordering::Relaxed);
-    health.run_once().await;
-    assert!(health.startup().passes() && health.readiness().passes());
-    dial.store(2, Ordering::Relaxed);
-    health.run_once().await;
-    assert!(health.startup().passes() && !health.readiness().passes());
-}
-
-#[tokio::test]
-async fn a_process_set_unready_gets_no_work_though_its_checks_work() {
-    let health = HealthRegistry::builder()
-        .check(fixed("db", Finding::healthy()))
-        .build(SystemClock::shared())
-        .unwrap();
-    health.run_once().await;
-    health.set_unready();
-    let report = health.readiness();
-    assert_eq!((report.status, report.reason), (Status::Unhealthy, Some("stopping")));
-    assert!(health.liveness().passes() && health.startup().passes());
-    health.set_ready();
-    assert!(health.readiness().passes());
+async fn a_probe_never_looks_itself() {
+    let said = Said::new();
+    let registry = of([said.check("db")]);
+    assert_eq!(registry.readiness().status, Status::Unhealthy, "nothing is known yet");
+    assert_eq!(registry.readiness().checks[0].message.as_deref(), Some("not checked yet"));
+    registry.refresh().await;
+    said.say(Outcome::unhealthy("down"));
+    for _ in 0..100 {
+        assert_eq!(registry.readiness().status, Status::Healthy);
+    }
+    assert_eq!(said.looks(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn rounds_follow_the_interval_and_probes_run_no_check() {
-    let runs = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&runs);
-    let health = Arc::new(
-        HealthRegistry::builder()
-            .check(check("counted", move || {
-                counted.fetch_add(1, Ordering::Relaxed);
-                async { Ok(Finding::healthy()) }
-            }))
-            .build(SystemClock::shared())
-            .unwrap(),
+async fn a_hanging_or_panicking_check_hurts_nobody_else() {
+    let registry = of([
+        Check::from_fn("hangs", pending::<Outcome>).timeout(Duration::from_secs(2)),
+        Check::from_fn("panics", || async { panic!("boom") }),
+        fixed("fine", Outcome::healthy()),
+    ]);
+    let start = SystemClock.now();
+    registry.refresh().await;
+    assert_eq!(SystemClock.now() - start, Duration::from_secs(2), "all at the same time, cut at the timeout");
+    let report = registry.readiness();
+    let said: Vec<_> = report.checks.iter().map(|check| (check.status, check.message.as_deref())).collect();
+    assert_eq!(
+        said,
+        [
+            (Status::Unhealthy, Some("the check took too long")),
+            (Status::Unhealthy, Some("the check panicked")),
+            (Status::Healthy, None),
+        ]
     );
-    health.run(SystemClock.sleep(Duration::from_secs(25))).await;
-    assert_eq!(runs.load(Ordering::Relaxed), 3, "at 0, 10 and 20 s");
-    for _ in 0..100 {
-        assert!(health.readiness().passes() && health.liveness().passes() && health.startup().passes());
-    }
-    assert_eq!(runs.load(Ordering::Relaxed), 3);
+    assert_eq!(report.checks[0].duration_ms, Some(2_000));
 }
 
-#[tokio::test]
-async fn liveness_fails_only_while_rounds_that_should_run_have_stalled() {
-    let clock = ManualClock::new();
-    let health = Arc::new(
-        HealthRegistry::builder()
-            .check(fixed("db", Finding::healthy()))
-            .build(Arc::new(clock.clone()))
-            .unwrap(),
-    );
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn({
-        let health = Arc::clone(&health);
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_check_that_blocks_its_thread_is_not_started_again_beside_itself() {
+    let (open, gate) = std::sync::mpsc::sync_channel::<()>(0);
+    let (gate, looks) = (Arc::new(Mutex::new(gate)), Arc::new(AtomicU32::new(0)));
+    let counted = Arc::clone(&looks);
+    let blocking = Check::from_fn("blocks", move || {
+        let (gate, looks) = (Arc::clone(&gate), Arc::clone(&counted));
         async move {
-            health
-                .run(async {
-                    let _ = stopped.await;
-                })
-                .await;
+            looks.fetch_add(1, Ordering::SeqCst);
+            // Until the other end is dropped.
+            let _ = gate.lock().unwrap().recv();
+            Outcome::healthy()
         }
     });
-    while !health.readiness().passes() {
-        tokio::task::yield_now().await;
+    let registry = of([blocking.timeout(Duration::from_millis(20)).failure_threshold(1)]);
+    registry.refresh().await;
+    registry.refresh().await;
+    assert_eq!(looks.load(Ordering::SeqCst), 1);
+    assert_eq!(registry.readiness().checks[0].message.as_deref(), Some("the last look is still stuck"));
+    drop(open);
+}
+
+#[tokio::test]
+async fn thresholds_hold_a_flapping_check_steady() {
+    let said = Said::new();
+    let registry = of([said.check("db").failure_threshold(3).success_threshold(2)]);
+    let up = Outcome::healthy;
+    let down = || Outcome::unhealthy("down");
+    for (step, (outcome, expected)) in [
+        (up(), Status::Healthy),
+        (down(), Status::Healthy),
+        (down(), Status::Healthy),
+        (up(), Status::Healthy),
+        (down(), Status::Healthy),
+        (down(), Status::Healthy),
+        (down(), Status::Unhealthy),
+        (up(), Status::Unhealthy),
+        (down(), Status::Unhealthy),
+        (up(), Status::Unhealthy),
+        (Outcome::degraded("slow"), Status::Degraded),
+        (up(), Status::Healthy),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        said.say(outcome);
+        registry.refresh().await;
+        assert_eq!(registry.readiness().status, expected, "step {step}");
     }
-    // The runtime gets no turn between these lines: to the registry it looks stalled.
-    clock.advance(Duration::from_secs(75));
-    assert!(health.liveness().passes());
-    clock.advance(Duration::from_secs(1));
-    assert_eq!(health.liveness().reason, Some("stalled"));
-    drop(stop);
+}
+
+#[tokio::test]
+async fn the_first_look_counts_by_itself() {
+    let registry = of([fixed("db", Outcome::unhealthy("down")).failure_threshold(5)]);
+    registry.refresh().await;
+    assert_eq!(registry.readiness().status, Status::Unhealthy);
+}
+
+#[tokio::test]
+async fn a_result_nobody_renews_does_not_stay_healthy() {
+    let clock = ManualClock::new();
+    let mut config = HealthConfig::default();
+    (config.interval, config.timeout) = (Duration::from_secs(10), Duration::from_secs(5));
+    let registry = HealthRegistry::builder()
+        .config(config)
+        .clock(Arc::new(clock.clone()))
+        .check(fixed("db", Outcome::healthy()))
+        .check(fixed("loop", Outcome::healthy()).probe(Probe::Liveness))
+        .build()
+        .unwrap();
+    registry.refresh().await;
+    clock.advance(Duration::from_secs(45));
+    assert_eq!(registry.readiness().status, Status::Healthy);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(registry.readiness().status, Status::Unhealthy);
+    assert_eq!(registry.liveness().status, Status::Healthy, "a restart is not asked for on a guess");
+}
+
+#[tokio::test]
+async fn each_probe_has_its_own_checks_and_rules() {
+    let (ready, live, start) = (Said::new(), Said::new(), Said::new());
+    let registry = of([
+        ready.check("db"),
+        live.check("loop").probe(Probe::Liveness).failure_threshold(1),
+        start.check("warm-up").probe(Probe::Startup).failure_threshold(1),
+    ]);
+    start.say(Outcome::unhealthy("cold"));
+    assert!(registry.liveness().is_passing(), "a process that is coming up is not restarted");
+    assert!(!registry.startup().is_passing());
+    registry.refresh().await;
+    assert!(!registry.startup().is_passing(), "not marked as started");
+    registry.mark_started();
+    assert!(!registry.startup().is_passing(), "its check has not passed yet");
+    start.say(Outcome::healthy());
+    registry.refresh().await;
+    assert!(registry.startup().is_passing());
+    start.say(Outcome::unhealthy("cold"));
+    live.say(Outcome::unhealthy("stuck"));
+    registry.refresh().await;
+    assert!(registry.startup().is_passing(), "once up, always up");
+    assert!(!registry.liveness().is_passing());
+    assert!(registry.readiness().is_passing(), "the others' checks are not its own");
+}
+
+#[tokio::test]
+async fn leaving_fails_readiness_and_nothing_else() {
+    let registry = of([fixed("db", Outcome::healthy())]);
+    registry.refresh().await;
+    registry.mark_started();
+    registry.set_unready("shutting down");
+    let report = registry.readiness();
+    assert_eq!((report.status, report.reason.as_deref()), (Status::Unhealthy, Some("shutting down")));
+    assert!(registry.liveness().is_passing() && registry.startup().is_passing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_background_looks_at_each_checks_own_interval_until_it_is_stopped() {
+    let (often, seldom) = (Said::new(), Said::new());
+    let registry = of([
+        often.check("often").interval(Duration::from_secs(1)),
+        seldom.check("seldom").interval(Duration::from_secs(4)),
+        Check::from_fn("hangs", pending::<Outcome>).optional().timeout(Duration::from_millis(500)),
+    ]);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let background = registry.clone();
+    let running = tokio::spawn(async move { background.run(async { drop(stopped.await) }).await });
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert!(registry.startup().is_passing(), "marked as started after the first round");
+    // Rounds at 0 and, after the first round's 0.5 s, every interval.
+    assert_eq!((often.looks(), seldom.looks()), (9, 3));
+    stop.send(()).unwrap();
     running.await.unwrap();
-    assert!(health.liveness().passes(), "stopped on purpose");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!((often.looks(), seldom.looks()), (9, 3));
+}
+
+#[tokio::test]
+async fn details_are_for_those_who_may_see_them() {
+    let registry = HealthRegistry::builder()
+        .clock(Arc::new(ManualClock::new()))
+        .check(fixed("db", Outcome::degraded("pool at 90 %").detail("used", 9)))
+        .build()
+        .unwrap();
+    registry.refresh().await;
+    let report = registry.readiness();
+    assert_eq!(
+        serde_json::to_value(&report).unwrap(),
+        json!({"status": "degraded", "checks": [{
+            "name": "db", "status": "degraded", "critical": true, "message": "pool at 90 %", "details": {"used": 9},
+            "checked_at": "2026-01-01T00:00:00Z", "duration_ms": 0, "consecutive_failures": 0,
+        }]})
+    );
+    assert_eq!(serde_json::to_value(report.summary()).unwrap(), json!({"status": "degraded"}));
 }
 
 #[test]
-fn names_are_unique_and_settings_not_zero() {
-    let twice = HealthRegistry::builder()
-        .check(fixed("db", Finding::healthy()))
-        .check(fixed("db", Finding::healthy()))
-        .build(SystemClock::shared());
-    let error = twice.unwrap_err();
-    assert_eq!(error, HealthError::Duplicate("db".into()));
-    assert_eq!(Error::from(error).kind(), ErrorKind::Invalid);
+fn what_cannot_be_is_refused_by_name() {
+    let build = |checks: Vec<Check>| {
+        checks.into_iter().fold(HealthRegistry::builder(), HealthBuilder::check).build().unwrap_err()
+    };
+    let ok = || fixed("db", Outcome::healthy());
+    assert_eq!(build(vec![ok(), ok()]), HealthError::Duplicate("db".into()));
+    for bad in [
+        ok().timeout(Duration::ZERO),
+        ok().interval(Duration::ZERO),
+        ok().failure_threshold(0),
+        ok().success_threshold(0),
+        fixed("", Outcome::healthy()),
+    ] {
+        assert!(matches!(build(vec![bad]), HealthError::Setting { .. }));
+    }
+}
 
-    let mut config = HealthConfig::default();
-    config.interval = Duration::ZERO;
-    let zero = HealthRegistry::builder().config(config).build(SystemClock::shared());
-    assert_eq!(zero.unwrap_err(), HealthError::Setting("interval"));
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn each_status_is_a_gauge() {
+    let (metrics, said) = (runtime_telemetry::Metrics::new(), Said::new());
+    let registry = HealthRegistry::builder()
+        .metrics(&metrics)
+        .check(said.check("db").failure_threshold(1))
+        .build()
+        .unwrap();
+    for (outcome, shown) in
+        [(Outcome::healthy(), "1"), (Outcome::degraded("slow"), "0.5"), (Outcome::unhealthy("down"), "0")]
+    {
+        said.say(outcome);
+        registry.refresh().await;
+        let line = format!("health_check_status{{check=\"db\"}} {shown}\n");
+        assert!(metrics.render().contains(&line), "{line}");
+    }
 }
