@@ -1,1 +1,53 @@
 #![doc = include_str!("../README.md")]
+
+#[doc(no_inline)]
+pub use runtime_kernel as kernel;
+#[doc(no_inline)]
+pub use runtime_kernel::{app, config, container, lifecycle};
+
+/// API keys.
+#[cfg(feature = "apikey")]
+pub use runtime_apikey as apikey;
+/// Outbound HTTP.
+#[cfg(feature = "client")]
+pub use runtime_client as client;
+/// SQLite and Postgres.
+#[cfg(feature = "db")]
+pub use runtime_db as db;
+/// Liveness, readiness, startup.
+#[cfg(feature = "health")]
+pub use runtime_health as health;
+/// The HTTP edge.
+#[cfg(feature = "http")]
+pub use runtime_http as http;
+/// Durable background jobs.
+#[cfg(feature = "jobs")]
+pub use runtime_jobs as jobs;
+/// SQL migrations.
+#[cfg(feature = "migrate")]
+pub use runtime_migrate as migrate;
+/// Retry policies.
+#[cfg(feature = "resilience")]
+pub use runtime_resilience as resilience;
+/// Secret strings and where they come from.
+#[cfg(feature = "secrets")]
+pub use runtime_secrets as secrets;
+/// Logs, metrics, traces.
+#[cfg(feature = "telemetry")]
+pub use runtime_telemetry as telemetry;
+/// Realm, tenant, organisation.
+#[cfg(feature = "tenancy")]
+pub use runtime_tenancy as tenancy;
+
+/// What nearly every service names.
+pub mod prelude {
+    pub use runtime_kernel::app::{App, Module, Run, Service, SetupError};
+    pub use runtime_kernel::config::{Config, Section};
+    pub use runtime_kernel::container::{Container, Token};
+    pub use runtime_kernel::{Classify, Clock, Context, Deadline, Error, ErrorKind, Mode, Retry};
+
+    #[cfg(feature = "http")]
+    pub use runtime_http::{Ctx, HttpApp, HttpModule, Json, Path, Query, Route};
+    #[cfg(feature = "jobs")]
+    pub use runtime_jobs::{JOBS, JobContext, JobKind, JobsModule, NewJob};
+}

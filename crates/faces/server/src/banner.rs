@@ -6,7 +6,10 @@ use crate::output::{BOLD, DIM, GREEN, RESET};
 
 /// Tells where data lives, before anything is started.
 pub(crate) fn starting(mode: &str, env: &str, data: &str) {
-    say(&format!("{BOLD}runtime{RESET} {} {DIM}mode {mode}, env {env}{RESET}\n  data       {data}", env!("CARGO_PKG_VERSION")));
+    say(&format!(
+        "{BOLD}runtime{RESET} {} {DIM}mode {mode}, env {env}{RESET}\n  data       {data}",
+        env!("CARGO_PKG_VERSION")
+    ));
 }
 
 /// Tells the address, once connections are taken.
@@ -16,7 +19,9 @@ pub(crate) fn listening(address: &str) {
 
 /// Shows the first key. It is printed, never logged, and cannot be shown again.
 pub(crate) fn first_key(key: &str) {
-    say(&format!("  {BOLD}admin key{RESET}  {key}\n             {DIM}shown this once; `runtime keys` manages it{RESET}"));
+    say(&format!(
+        "  {BOLD}admin key{RESET}  {key}\n             {DIM}shown this once; `runtime keys` manages it{RESET}"
+    ));
 }
 
 fn say(text: &str) {

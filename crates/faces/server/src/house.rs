@@ -5,11 +5,11 @@ use std::sync::Arc;
 use runtime_apikey::{API_KEYS, ApiKeyLayer, ApiKeyModule};
 use runtime_client::{ClientModule, HTTP_CLIENT};
 use runtime_db::{DB, DbConfig, DbModule};
-use runtime_health::{Finding, HealthApp, HealthModule};
+use runtime_health::{HealthApp, HealthModule, Outcome};
 use runtime_http::{HttpApp, HttpModule, Phase};
 use runtime_jobs::{Handlers, JobHandlers, JobsModule};
 use runtime_kernel::app::{App, Module, SetupError};
-use runtime_kernel::config::Config;
+use runtime_kernel::config::{Config, ReloadModule};
 use runtime_kernel::container::Container;
 use runtime_kernel::{Error, Mode};
 use runtime_migrate::{MigrateApp, MigrateModule, Migration, MigrationSet};
@@ -21,7 +21,11 @@ use crate::http_request;
 use crate::settings::ServerConfig;
 
 /// Every module of the server, in the order they are wired in.
-pub(crate) fn app(config: Config, mode: Option<Mode>, guard: Option<Arc<TelemetryGuard>>) -> Result<App, SetupError> {
+pub(crate) fn app(
+    config: Config,
+    mode: Option<Mode>,
+    guard: Option<Arc<TelemetryGuard>>,
+) -> Result<App, SetupError> {
     Ok(modules(config, mode, guard)?.with(edge()))
 }
 
@@ -34,19 +38,25 @@ fn edge() -> HttpModule {
     HttpModule::new("runtime", env!("CARGO_PKG_VERSION"))
 }
 
-fn modules(config: Config, mode: Option<Mode>, guard: Option<Arc<TelemetryGuard>>) -> Result<App, SetupError> {
+fn modules(
+    config: Config,
+    mode: Option<Mode>,
+    guard: Option<Arc<TelemetryGuard>>,
+) -> Result<App, SetupError> {
     let server: ServerConfig = config.section()?;
     let db: DbConfig = config.section()?;
     if db.url.is_empty() {
         let folder = &server.data_dir;
-        let made = std::fs::create_dir_all(folder);
-        made.map_err(|error| SetupError::module("server", format!("cannot make {}: {error}", folder.display())))?;
+        std::fs::create_dir_all(folder).map_err(|error| {
+            SetupError::module("server", format!("cannot make {}: {error}", folder.display()))
+        })?;
     }
     let app = App::new(config);
     let app = mode.into_iter().fold(app, App::mode);
     let telemetry = guard.map_or_else(TelemetryModule::new, TelemetryModule::with);
     Ok(app
         .with(telemetry)
+        .with(ReloadModule::default())
         .with(DbModule::new().default_url(server.database_url()))
         .with(MigrateModule::new())
         .with(ClientModule)
@@ -68,10 +78,14 @@ impl Module for ServerModule {
     fn register(&self, app: &mut App) -> Result<(), SetupError> {
         let _: ServerConfig = app.section()?;
         app.migrations(API_KEY_TABLES);
-        app.health_checks().add_with("database", |container| async move {
-            container.get(DB).await?.ping().await.map_err(Error::from)?;
-            Ok::<_, Error>(Finding::healthy())
-        });
+        app.health_check_with(
+            "database",
+            |check| check,
+            |container| async move {
+                let answer = async { container.get(DB).await?.ping().await.map_err(Error::from) };
+                Outcome::from(answer.await)
+            },
+        );
 
         let slot: Arc<std::sync::OnceLock<Container>> = Arc::default();
         let filled = Arc::clone(&slot);
@@ -82,7 +96,8 @@ impl Module for ServerModule {
         let handlers = Handlers::new().handle_value(http_request::KIND, move |job, payload| {
             let container = slot.get().cloned();
             async move {
-                let container = container.ok_or_else(|| Error::internal("a job ran before the app had started"))?;
+                let container =
+                    container.ok_or_else(|| Error::internal("a job ran before the app had started"))?;
                 http_request::run(&*container.get(HTTP_CLIENT).await?, job, payload).await
             }
         });

@@ -49,7 +49,11 @@ pub(crate) struct HttpRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body: Option<Value>,
     /// How long one attempt may take, for example `"10s"`; the client's own limit unless told.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "runtime_kernel::units::duration_option")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "runtime_kernel::units::duration_option"
+    )]
     #[schemars(with = "Option<String>")]
     pub(crate) timeout: Option<Duration>,
 }
@@ -96,7 +100,9 @@ impl HttpRequest {
         }
         for (name, value) in &self.headers {
             let at = format!("/payload/headers/{name}");
-            if http::HeaderName::from_bytes(name.as_bytes()).is_err() || http::HeaderValue::from_str(value).is_err() {
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err()
+                || http::HeaderValue::from_str(value).is_err()
+            {
                 problems.push((at, "not a valid header".to_owned()));
             } else if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
                 problems.push((at, "set by the runtime itself".to_owned()));
@@ -108,7 +114,8 @@ impl HttpRequest {
         if problems.is_empty() {
             return Ok(());
         }
-        let error = Error::new(ErrorKind::Invalid, "job.payload_invalid", "the payload is not a valid http.request");
+        let error =
+            Error::new(ErrorKind::Invalid, "job.payload_invalid", "the payload is not a valid http.request");
         Err(problems.into_iter().fold(error, |error, (at, message)| error.with_detail(at, message)))
     }
 
@@ -124,10 +131,12 @@ impl HttpRequest {
 
 /// Carries the job out: calls the URL, with the job's trace, deadline and id as idempotency key.
 pub(crate) async fn run(client: &Client, job: JobContext, payload: Value) -> Result<Value, Error> {
-    let unreadable = |error: serde_json::Error| Error::new(ErrorKind::Invalid, "job.payload_invalid", error.to_string());
+    let unreadable =
+        |error: serde_json::Error| Error::new(ErrorKind::Invalid, "job.payload_invalid", error.to_string());
     let request: HttpRequest = serde_json::from_value(payload).map_err(unreadable)?;
     request.check()?;
-    let method = Method::from_bytes(request.method.as_bytes()).map_err(|error| Error::invalid(error.to_string()))?;
+    let method =
+        Method::from_bytes(request.method.as_bytes()).map_err(|error| Error::invalid(error.to_string()))?;
     let mut call = client.request(method, &request.url);
     for (name, value) in &request.headers {
         call = call.header(name, value);
@@ -137,7 +146,9 @@ pub(crate) async fn run(client: &Client, job: JobContext, payload: Value) -> Res
         call = call.header("idempotency-key", &job.id.to_string());
     }
     if let Some((body, content_type)) = request.encoded_body() {
-        call = content_type.into_iter().fold(call, |call, content_type| call.header("content-type", content_type));
+        call = content_type
+            .into_iter()
+            .fold(call, |call, content_type| call.header("content-type", content_type));
         call = call.body(body);
     }
     if let Some(timeout) = request.timeout {
@@ -178,7 +189,9 @@ fn text(body: &[u8]) -> Option<String> {
     let valid = match std::str::from_utf8(head) {
         Ok(text) => text,
         // Cut in the middle of a character.
-        Err(error) if error.error_len().is_none() => std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?
+        }
         Err(_) => return None,
     };
     (!valid.is_empty()).then(|| valid.to_owned())
@@ -186,7 +199,12 @@ fn text(body: &[u8]) -> Option<String> {
 
 /// The part of a response head that is kept: no cookies, no credentials, a bounded number.
 pub(crate) fn kept_headers(headers: &http::HeaderMap) -> BTreeMap<String, String> {
-    let secret = |name: &str| matches!(name, "set-cookie" | "set-cookie2" | "authorization" | "proxy-authenticate" | "authentication-info");
+    let secret = |name: &str| {
+        matches!(
+            name,
+            "set-cookie" | "set-cookie2" | "authorization" | "proxy-authenticate" | "authentication-info"
+        )
+    };
     headers
         .iter()
         .filter(|(name, _)| !secret(name.as_str()))
@@ -232,8 +250,14 @@ mod tests {
             (serde_json::json!({ "url": "http://user:pw@example.com" }), vec!["/payload/url"]),
             (serde_json::json!({ "url": "http://a", "method": "NO SPACE" }), vec!["/payload/method"]),
             (serde_json::json!({ "url": "x", "method": "CONNECT" }), vec!["/payload/method", "/payload/url"]),
-            (serde_json::json!({ "url": "http://a", "headers": { "Host": "b" } }), vec!["/payload/headers/Host"]),
-            (serde_json::json!({ "url": "http://a", "headers": { "x": "a\nb" } }), vec!["/payload/headers/x"]),
+            (
+                serde_json::json!({ "url": "http://a", "headers": { "Host": "b" } }),
+                vec!["/payload/headers/Host"],
+            ),
+            (
+                serde_json::json!({ "url": "http://a", "headers": { "x": "a\nb" } }),
+                vec!["/payload/headers/x"],
+            ),
             (serde_json::json!({ "url": "http://a", "timeout": "0s" }), vec!["/payload/timeout"]),
         ] {
             assert_eq!(request(json.clone()).unwrap_err(), at, "{json}");

@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let text = table(&["id", "state"], &[vec!["1".into(), "done".into()], vec!["1000".into(), "x".into()]]);
+        let text =
+            table(&["id", "state"], &[vec!["1".into(), "done".into()], vec!["1000".into(), "x".into()]]);
         assert_eq!(text, format!("{BOLD}id    state{RESET}\n1     done\n1000  x\n"));
     }
 }

@@ -44,6 +44,6 @@ pub(crate) fn read(global: &Global) -> Result<Config, ConfigError> {
 
 fn builder(global: &Global) -> ConfigBuilder {
     let builder = Config::builder().prefix(&global.env_prefix).process_env().search(".");
-    let builder = global.config.iter().fold(builder, |builder, file| builder.file(file));
-    global.set.iter().fold(builder, |builder, assignment| builder.assign(assignment))
+    let builder = global.config.iter().fold(builder, ConfigBuilder::file);
+    global.set.iter().fold(builder, |builder, text| builder.assign(text))
 }

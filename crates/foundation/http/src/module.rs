@@ -17,13 +17,16 @@ use crate::route::{Route, RouteInfo};
 use crate::router::router;
 use crate::server::Server;
 
+/// Told the address the server listens on.
+type Tell = Box<dyn Fn(&str) + Send>;
+
 /// What modules contribute to the HTTP server. Handlers get the app's [`Container`] as their axum state.
 #[derive(Default)]
 pub struct HttpParts {
     routes: Vec<Route<Container>>,
     everywhere: Vec<Route<Container>>,
     stack: Stack<Container>,
-    listening: Vec<Box<dyn Fn(&str) + Send>>,
+    listening: Vec<Tell>,
 }
 
 /// What an app can do once it serves HTTP.

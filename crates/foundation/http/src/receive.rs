@@ -101,19 +101,18 @@ impl Receive {
             },
         );
         let method = parts.method.clone();
-        let state = match refused {
-            Some(error) => State::Refused { error: Some(error) },
-            None => {
-                let context = Context::from_parts(Source::Http, request_id, trace).with_deadline(deadline);
-                parts.extensions.insert(context);
-                let body = if body.is_end_stream() {
-                    Body::empty()
-                } else {
-                    Body::new(Limited::new(body, config.max_body.as_u64(), config.body_timeout))
-                };
-                let mut router = self.router.clone();
-                State::Running { inner: router.call(Request::from_parts(parts, body)), timer: None }
-            }
+        let state = if refused.is_some() {
+            State::Refused { error: refused }
+        } else {
+            let context = Context::from_parts(Source::Http, request_id, trace).with_deadline(deadline);
+            parts.extensions.insert(context);
+            let body = if body.is_end_stream() {
+                Body::empty()
+            } else {
+                Body::new(Limited::new(body, config.max_body.as_u64(), config.body_timeout))
+            };
+            let mut router = self.router.clone();
+            State::Running { inner: router.call(Request::from_parts(parts, body)), timer: None }
         };
         ReceiveFuture {
             state,

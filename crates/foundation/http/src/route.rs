@@ -133,7 +133,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
     /// The JSON body it takes.
     #[must_use]
     pub fn takes<T: JsonSchema>(mut self) -> Self {
-        self.info.body = Some(|generator| generator.subschema_for::<T>());
+        self.info.body = Some(SchemaGenerator::subschema_for::<T>);
         self
     }
 
@@ -147,7 +147,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
     /// A JSON answer.
     #[must_use]
     pub fn answers<T: JsonSchema>(mut self, status: u16, description: &'static str) -> Self {
-        let content = Content::Json(|generator| generator.subschema_for::<T>());
+        let content = Content::Json(SchemaGenerator::subschema_for::<T>);
         self.info.answers.push(Answer { status, description, content });
         self
     }

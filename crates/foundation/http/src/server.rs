@@ -206,13 +206,12 @@ struct Connections {
 impl Connections {
     /// Takes one connection, or rests after a failure to. Cancel-safe: nothing accepted is dropped.
     async fn accept(&self, listener: &Listener) {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                self.shed.send_replace(());
-                let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-                permit
-            }
+        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            permit
+        } else {
+            self.shed.send_replace(());
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+            permit
         };
         let accepted = match listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {

@@ -98,7 +98,10 @@ where
             Ok(None) => return State::Calling { call: self.inner.call(request) }.into(),
             Ok(Some(text)) => text.to_owned(),
             Err(rejection) => {
-                return State::Refused { answer: Some(refuse(&KeyError::Rejected(rejection))) }.into();
+                return State::Refused {
+                    answer: Some(refuse(&KeyError::Rejected(rejection), request.extensions().get())),
+                }
+                .into();
             }
         };
         // The instance that was polled ready is the one that is called later.
@@ -140,7 +143,10 @@ where
                             admit(&mut request, verified);
                             State::Calling { call: service.call(request) }
                         }
-                        (Err(error), _) => State::Refused { answer: Some(refuse(&error)) },
+                        (Err(error), next) => {
+                            let context = next.as_ref().and_then(|(_, request)| request.extensions().get());
+                            State::Refused { answer: Some(refuse(&error, context)) }
+                        }
                         (Ok(_), None) => return Poll::Pending,
                     }
                 }
@@ -180,7 +186,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Rej
     first.map(|value| value.to_str().map_err(|_| Rejection::Malformed)).transpose()
 }
 
-fn refuse(error: &KeyError) -> Response<Body> {
+fn refuse(error: &KeyError, context: Option<&Context>) -> Response<Body> {
     let (kind, code) = (error.kind(), error.code());
     let detail = match error {
         KeyError::Rejected(rejection) => rejection.to_string(),
@@ -193,6 +199,7 @@ fn refuse(error: &KeyError) -> Response<Body> {
         "status": status.as_u16(),
         "detail": detail,
         "code": code,
+        "request_id": context.map(|context| context.request_id.to_string()),
     });
     let mut response = Response::new(Body::from(problem.to_string()));
     *response.status_mut() = status;

@@ -406,12 +406,12 @@ impl JobStore for MemoryStore {
         let now = self.now();
         let state = self.lock();
         let mut depths: BTreeMap<(String, String), Depth> = BTreeMap::new();
-        let mut stats = Stats::default();
+        let mut totals = Stats::default();
         let mut waiting = BTreeSet::new();
         for entry in state.jobs.values() {
             let job = entry.present(now);
             if job.state.is_finished() {
-                *stats.finished.entry(job.state.as_str().to_owned()).or_default() += 1;
+                *totals.finished.entry(job.state.as_str().to_owned()).or_default() += 1;
                 continue;
             }
             let depth = depths.entry((job.queue.clone(), job.kind.clone())).or_insert_with(|| Depth {
@@ -431,9 +431,9 @@ impl JobStore for MemoryStore {
         let fresh = |seen: Timestamp| later(seen, live) >= now;
         let handled: BTreeSet<&String> =
             state.workers.values().filter(|(_, seen)| fresh(*seen)).flat_map(|(kinds, _)| kinds).collect();
-        stats.unhandled = waiting.into_iter().filter(|kind| !handled.contains(kind)).collect();
-        stats.depths = depths.into_values().collect();
-        Ok(stats)
+        totals.unhandled = waiting.into_iter().filter(|kind| !handled.contains(kind)).collect();
+        totals.depths = depths.into_values().collect();
+        Ok(totals)
     }
 }
 

@@ -517,7 +517,7 @@ async fn take_report(tx: &mut Tx, now: i64, report: &Report) -> Result<Receipt, 
     end_attempt(tx, now, &id, fence, outcome, failure).await?;
     match &report.verdict {
         Verdict::Completed(result) => {
-            finish(tx, now, &id, JobState::Completed, Some(result.to_string())).await?
+            finish(tx, now, &id, JobState::Completed, Some(result.to_string())).await?;
         }
         Verdict::Dead(_) => finish(tx, now, &id, JobState::Dead, None).await?,
         Verdict::Cancelled => finish(tx, now, &id, JobState::Cancelled, None).await?,

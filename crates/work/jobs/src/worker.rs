@@ -314,10 +314,7 @@ impl Worker {
 
 /// The next finished attempt; never ready while none runs. The inner `None` is a task that was cut.
 async fn next(running: &mut JoinSet<Report>) -> Option<Option<Report>> {
-    match running.join_next().await {
-        Some(done) => Some(done.ok()),
-        None => None,
-    }
+    running.join_next().await.map(Result::ok)
 }
 
 /// An internal fault is tried again, since the next deploy may mend it; otherwise the error itself decides.
@@ -360,7 +357,7 @@ pub async fn keep_house(jobs: &Jobs, stop: impl Future<Output = ()> + Send) {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %Error::from(error).report(), "expired leases could not be taken back")
+                tracing::warn!(error = %Error::from(error).report(), "expired leases could not be taken back");
             }
         }
         if let Err(error) = jobs.store().prune(&retention, BATCH).await {

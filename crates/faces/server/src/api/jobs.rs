@@ -174,9 +174,11 @@ struct ListQuery {
 impl ListQuery {
     fn filter(self) -> Result<Filter, Error> {
         let invalid = |at: &str, message: &str| {
-            Error::new(ErrorKind::Invalid, "http.invalid_query", format!("`{at}` {message}")).with_detail(at, message)
+            Error::new(ErrorKind::Invalid, "http.invalid_query", format!("`{at}` {message}"))
+                .with_detail(at, message)
         };
-        let state = self.state.map(|text| JobState::parse(&text).ok_or_else(|| invalid("state", "is not a state")));
+        let state =
+            self.state.map(|text| JobState::parse(&text).ok_or_else(|| invalid("state", "is not a state")));
         let before = self.before.map(|text| text.parse().map_err(|_| invalid("before", "is not a job's id")));
         let limit = self.limit.unwrap_or(50);
         if !(1..=MAX_LIMIT).contains(&limit) {
@@ -351,7 +353,11 @@ fn reach(mut context: Context) -> Context {
     context
 }
 
-async fn show(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<JobId>) -> Result<Json<JobView>> {
+async fn show(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(id): Path<JobId>,
+) -> Result<Json<JobView>> {
     Ok(Json(container.get(JOBS).await?.get(&reach(context), id).await?.into()))
 }
 
@@ -364,7 +370,11 @@ struct Standing {
     state: String,
 }
 
-async fn cancel(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<JobId>) -> Result<Response> {
+async fn cancel(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(id): Path<JobId>,
+) -> Result<Response> {
     let state = container.get(JOBS).await?.cancel(&reach(context), id).await?;
     Ok(Json(Standing { id: id.to_string(), state: state.as_str().to_owned() }).status(StatusCode::ACCEPTED))
 }
@@ -376,7 +386,11 @@ struct Redriven {
     redriven: u64,
 }
 
-async fn redrive(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<JobId>) -> Result<Response> {
+async fn redrive(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(id): Path<JobId>,
+) -> Result<Response> {
     container.get(JOBS).await?.redrive(&reach(context), id).await?;
     Ok(Json(Redriven { redriven: 1 }).status(StatusCode::ACCEPTED))
 }
@@ -408,7 +422,9 @@ struct DepthView {
 async fn stats(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<StatsView>> {
     // Counts run over all tenants.
     if reach(context).tenant.is_some() {
-        return Err(Error::new(ErrorKind::Forbidden, "auth.scope_missing", "counts are the operator's").into());
+        return Err(
+            Error::new(ErrorKind::Forbidden, "auth.scope_missing", "counts are the operator's").into()
+        );
     }
     let stats = container.get(JOBS).await?.stats().await?;
     let depth = |d: runtime_jobs::store::Depth| DepthView {

@@ -122,7 +122,11 @@ struct Create {
     expires_in: Option<std::time::Duration>,
 }
 
-async fn create(State(container): State<Container>, Ctx(context): Ctx, Json(body): Json<Create>) -> Result<Response> {
+async fn create(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Json(body): Json<Create>,
+) -> Result<Response> {
     let maker = maker(&context)?;
     if let Some(scope) = body.scopes.iter().find(|scope| !maker.allows(scope)) {
         let message = format!("a key cannot give the scope `{scope}`, which its maker does not have");
@@ -197,7 +201,11 @@ async fn rotate(
     Ok(Json(Issued::from(&issued)))
 }
 
-async fn revoke(State(container): State<Container>, Ctx(context): Ctx, Path(id): Path<KeyId>) -> Result<Json<KeyView>> {
+async fn revoke(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(id): Path<KeyId>,
+) -> Result<Json<KeyView>> {
     visible(&container, &context, id).await?;
     let key = container.get(API_KEYS).await?.revoke(id, "revoked over the API").await?;
     Ok(Json(KeyView::from(&key)))

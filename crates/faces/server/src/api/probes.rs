@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use runtime_health::{HEALTH, Report, Status};
+use runtime_health::{HEALTH, Report};
 use runtime_http::axum::extract::State;
 use runtime_http::axum::response::{IntoResponse, Response};
 use runtime_http::{HttpApp, Json, Result, Route};
@@ -13,7 +13,6 @@ use runtime_kernel::container::Container;
 use runtime_telemetry::{METRICS, Metrics};
 use schemars::JsonSchema;
 use serde::Serialize;
-
 
 pub(super) fn routes(app: &mut App) {
     let probe = |route: Route<Container>, summary| {
@@ -48,10 +47,13 @@ struct Probe {
 }
 
 fn answer(report: &Report) -> Response {
-    let word = |status: Status| serde_json::to_value(status).ok().and_then(|v| v.as_str().map(ToOwned::to_owned)).unwrap_or_default();
-    let checks = report.checks.iter().map(|check| (check.name.to_string(), word(check.status))).collect();
-    let status = if report.passes() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Json(Probe { status: word(report.status), checks }).status(status)
+    let checks = report
+        .checks
+        .iter()
+        .map(|check| (check.name.to_string(), check.status.as_str().to_owned()))
+        .collect();
+    let status = StatusCode::from_u16(report.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    Json(Probe { status: report.status.as_str().to_owned(), checks }).status(status)
 }
 
 async fn live(State(container): State<Container>) -> Result<Response> {

@@ -89,9 +89,12 @@ async fn schema(container: &Container) -> Finding {
         let migrator = container.get(MIGRATOR).await?;
         Ok(migrator.dry_run().await?.len().to_string())
     });
-    match pending.await.as_deref() {
+    match Box::pin(pending).await.as_deref() {
         Ok("0") => Finding::of("schema", Ok("up to date".to_owned())),
-        Ok(n) => Finding { warning: true, ..Finding::of("schema", Ok(format!("{n} migrations pending: `runtime migrate`"))) },
+        Ok(n) => Finding {
+            warning: true,
+            ..Finding::of("schema", Ok(format!("{n} migrations pending: `runtime migrate`")))
+        },
         Err(error) => Finding::of("schema", Err(error.to_owned())),
     }
 }
@@ -103,7 +106,9 @@ async fn unhandled(container: &Container) -> Finding {
     });
     match stats.await.as_deref() {
         Ok("") => Finding::of("jobs", Ok("every waiting kind has a live worker".to_owned())),
-        Ok(kinds) => Finding { warning: true, ..Finding::of("jobs", Ok(format!("no live worker handles {kinds}"))) },
+        Ok(kinds) => {
+            Finding { warning: true, ..Finding::of("jobs", Ok(format!("no live worker handles {kinds}"))) }
+        }
         // Before the first migration there are no tables to ask.
         Err(error) => Finding { warning: true, ..Finding::of("jobs", Ok(format!("not known: {error}"))) },
     }

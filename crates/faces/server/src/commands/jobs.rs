@@ -2,9 +2,9 @@
 
 use runtime_jobs::store::Filter;
 use runtime_jobs::{JOBS, JobId, JobState, NewJob};
+use runtime_kernel::Error;
 use runtime_kernel::config::Config;
 use runtime_kernel::container::Container;
-use runtime_kernel::Error;
 use serde_json::json;
 
 use super::{Done, Failure, container, operator};
@@ -40,9 +40,18 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
             output.print(&found, |found| {
                 let row = |job: &JobView| {
                     let attempts = format!("{}/{}", job.attempt, job.max_attempts);
-                    vec![job.id.clone(), job.state.clone(), job.kind.clone(), attempts, job.created_at.clone()]
+                    vec![
+                        job.id.clone(),
+                        job.state.clone(),
+                        job.kind.clone(),
+                        attempts,
+                        job.created_at.clone(),
+                    ]
                 };
-                table(&["id", "state", "kind", "attempts", "enqueued"], &found.iter().map(row).collect::<Vec<_>>())
+                table(
+                    &["id", "state", "kind", "attempts", "enqueued"],
+                    &found.iter().map(row).collect::<Vec<_>>(),
+                )
             });
         }
         JobsAction::Show { id } => {
@@ -75,8 +84,17 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
                 let rows: Vec<Vec<String>> = stats
                     .depths
                     .iter()
-                    .flat_map(|d| d.states.iter().map(|(state, n)| vec![d.queue.clone(), d.kind.clone(), state.clone(), n.to_string()]))
-                    .chain(stats.finished.iter().map(|(state, n)| vec!["-".into(), "-".into(), state.clone(), n.to_string()]))
+                    .flat_map(|d| {
+                        d.states.iter().map(|(state, n)| {
+                            vec![d.queue.clone(), d.kind.clone(), state.clone(), n.to_string()]
+                        })
+                    })
+                    .chain(
+                        stats
+                            .finished
+                            .iter()
+                            .map(|(state, n)| vec!["-".into(), "-".into(), state.clone(), n.to_string()]),
+                    )
                     .collect();
                 let unhandled = if stats.unhandled.is_empty() {
                     String::new()

@@ -17,7 +17,11 @@ pub(super) async fn run(config: Config, action: KeysAction, output: Output) -> D
     done.map(|()| 0)
 }
 
-async fn act(container: &runtime_kernel::container::Container, action: KeysAction, output: Output) -> Result<(), Failure> {
+async fn act(
+    container: &runtime_kernel::container::Container,
+    action: KeysAction,
+    output: Output,
+) -> Result<(), Failure> {
     let keys = container.get(API_KEYS).await?;
     let shown = |issued: &Issued| {
         format!("{BOLD}{}{RESET}\n{DIM}id {}, shown this once{RESET}", issued.secret, issued.record.id)
@@ -48,14 +52,26 @@ async fn act(container: &runtime_kernel::container::Container, action: KeysActio
         KeysAction::List { all } => {
             let found = keys.list(&KeyFilter::default()).await.map_err(Error::from)?;
             let now = SystemClock.utc();
-            let found = found.iter().filter(|key| all || matches!(key.state(now), KeyState::Active | KeyState::Pending));
+            let found = found
+                .iter()
+                .filter(|key| all || matches!(key.state(now), KeyState::Active | KeyState::Pending));
             let found: Vec<KeyView> = found.map(KeyView::from).collect();
             output.print(&found, |found| {
                 let row = |key: &KeyView| {
                     let tenant = key.tenant.clone().unwrap_or_else(|| "-".to_owned());
-                    vec![key.id.clone(), key.key.clone(), key.state.clone(), tenant, key.scopes.join(" "), key.description.clone()]
+                    vec![
+                        key.id.clone(),
+                        key.key.clone(),
+                        key.state.clone(),
+                        tenant,
+                        key.scopes.join(" "),
+                        key.description.clone(),
+                    ]
                 };
-                table(&["id", "key", "state", "tenant", "scopes", "for"], &found.iter().map(row).collect::<Vec<_>>())
+                table(
+                    &["id", "key", "state", "tenant", "scopes", "for"],
+                    &found.iter().map(row).collect::<Vec<_>>(),
+                )
             });
         }
     }
@@ -63,5 +79,7 @@ async fn act(container: &runtime_kernel::container::Container, action: KeysActio
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Error> {
-    text.parse().map_err(|_| Error::new(ErrorKind::Invalid, "apikey.invalid_id", format!("`{text}` is not a key's id")))
+    text.parse().map_err(|_| {
+        Error::new(ErrorKind::Invalid, "apikey.invalid_id", format!("`{text}` is not a key's id"))
+    })
 }

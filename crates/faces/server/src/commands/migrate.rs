@@ -24,7 +24,9 @@ async fn act(container: &Container, dry_run: bool, output: Output) -> Result<(),
             if planned.is_empty() {
                 return format!("{GREEN}nothing is pending{RESET}");
             }
-            let steps = planned.iter().map(|step| format!("-- {} {} {}\n{}", step.module, step.version, step.name, step.sql));
+            let steps = planned
+                .iter()
+                .map(|step| format!("-- {} {} {}\n{}", step.module, step.version, step.name, step.sql));
             steps.collect::<Vec<_>>().join("\n")
         });
         return Ok(());
@@ -34,7 +36,9 @@ async fn act(container: &Container, dry_run: bool, output: Output) -> Result<(),
         if applied.is_empty() {
             return format!("{GREEN}the schema is up to date{RESET}");
         }
-        let steps = applied.iter().map(|step| format!("{GREEN}applied{RESET} {} {} {}", step.module, step.version, step.name));
+        let steps = applied
+            .iter()
+            .map(|step| format!("{GREEN}applied{RESET} {} {} {}", step.module, step.version, step.name));
         steps.collect::<Vec<_>>().join("\n")
     });
     Ok(())

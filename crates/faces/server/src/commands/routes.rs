@@ -19,7 +19,8 @@ pub(super) fn run(config: Config, stack: bool, output: Output) -> Done {
     let rows = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
     let header: &[&str] = if stack { &["phase", "layer"] } else { &["method", "path", "access", "summary"] };
     output.print(&rows, |rows| {
-        let cell = |row: &Value, name: &&str| row.get(*name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let cell =
+            |row: &Value, name: &&str| row.get(*name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let rows: Vec<Vec<String>> = rows
             .as_array()
             .into_iter()
@@ -47,15 +48,16 @@ impl Module for Spy {
 
     fn finish(&self, app: &mut App) -> Result<(), SetupError> {
         let rows: Vec<Value> = if self.stack {
-            app.stack().iter().map(|(phase, name)| json!({ "phase": phase.as_str(), "layer": name })).collect()
+            app.stack()
+                .iter()
+                .map(|(phase, name)| json!({ "phase": phase.as_str(), "layer": name }))
+                .collect()
         } else {
             let access = |public, scope: Option<&str>| match (public, scope) {
                 (true, _) => "public".to_owned(),
                 (false, scope) => scope.unwrap_or("any key").to_owned(),
             };
-            let row = |route: runtime_http::RouteInfo| {
-                json!({ "method": route.method.as_str(), "path": route.path, "access": access(route.public, route.scope), "summary": route.summary })
-            };
+            let row = |route: runtime_http::RouteInfo| json!({ "method": route.method.as_str(), "path": route.path, "access": access(route.public, route.scope), "summary": route.summary });
             app.routes().into_iter().map(row).collect()
         };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Value::Array(rows);

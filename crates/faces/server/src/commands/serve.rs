@@ -19,7 +19,11 @@ pub(super) async fn run(config: Config, mode: Option<Mode>) -> Done {
     let server: ServerConfig = config.section()?;
     let db: DbConfig = config.section()?;
     let env = config.environment();
-    let data = if db.url.is_empty() { server.data_dir.display().to_string() } else { "the database of db.url".to_owned() };
+    let data = if db.url.is_empty() {
+        server.data_dir.display().to_string()
+    } else {
+        "the database of db.url".to_owned()
+    };
     let built = house::app(config, mode, Some(guard))?.build()?;
     banner::starting(built.mode().as_str(), env.as_str(), &data);
     let report = built.run().await;

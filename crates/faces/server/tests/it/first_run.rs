@@ -8,7 +8,7 @@ use super::house::House;
 #[tokio::test]
 async fn a_job_posted_over_http_calls_its_url_and_keeps_what_came_back() {
     let hook = Hook::start().await;
-    let house = House::start(&[]).await;
+    let house = House::start::<&str>(&[]).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let job = json!({ "kind": "http.request", "payload": { "method": "POST", "url": hook.url(), "body": { "n": 1 } } });
     let accepted = house
@@ -55,7 +55,7 @@ async fn every_attempts_error_is_kept_and_a_later_success_still_completes() {
 async fn an_answer_that_will_never_change_sends_the_job_to_the_dead_letters_and_redrive_brings_it_back() {
     let hook = Hook::start().await;
     hook.answer([(422, vec![])]);
-    let house = House::start(&[]).await;
+    let house = House::start::<&str>(&[]).await;
     let id = house.enqueue(&hook, 1).await;
     let dead = house.finished(&id).await;
     assert_eq!(dead["state"], "dead", "{dead:#}");
@@ -69,7 +69,7 @@ async fn an_answer_that_will_never_change_sends_the_job_to_the_dead_letters_and_
 
 #[tokio::test]
 async fn the_edge_refuses_what_it_should_with_problem_documents() {
-    let house = House::start(&[]).await;
+    let house = House::start::<&str>(&[]).await;
     let anonymous = |path: &str| house.client().get(house.url(path));
     for (request, status, code) in [
         (anonymous("/v1/jobs"), 401, "auth.required"),
@@ -78,21 +78,24 @@ async fn the_edge_refuses_what_it_should_with_problem_documents() {
         (house.request("PUT", "/v1/jobs"), 405, "http.method_not_allowed"),
         (house.request("GET", "/v1/jobs/not-a-uuid"), 400, "http.invalid_path"),
         (house.request("POST", "/v1/jobs").body("{"), 415, "http.unsupported_media_type"),
-        (house.request("POST", "/v1/jobs").header("content-type", "application/json").body("{"), 400, "http.invalid_json"),
+        (
+            house.request("POST", "/v1/jobs").header("content-type", "application/json").body("{"),
+            400,
+            "http.invalid_json",
+        ),
         (house.request("POST", "/v1/jobs").json(&json!({ "kind": 5 })), 400, "http.invalid_json"),
         (
-            house.request("POST", "/v1/jobs").json(&json!({ "kind": "http.request", "payload": { "url": "nope" } })),
+            house
+                .request("POST", "/v1/jobs")
+                .json(&json!({ "kind": "http.request", "payload": { "url": "nope" } })),
             400,
             "job.payload_invalid",
         ),
-        (
-            house.request("GET", "/v1/jobs/01900000-0000-7000-8000-000000000000"),
-            404,
-            "jobs.not_found",
-        ),
+        (house.request("GET", "/v1/jobs/01900000-0000-7000-8000-000000000000"), 404, "jobs.not_found"),
     ] {
         let response = request.send().await.unwrap();
-        let (seen, kind) = (response.status().as_u16(), response.headers()["content-type"].to_str().unwrap().to_owned());
+        let (seen, kind) =
+            (response.status().as_u16(), response.headers()["content-type"].to_str().unwrap().to_owned());
         let problem: serde_json::Value = response.json().await.unwrap();
         assert_eq!((seen, problem["code"].as_str()), (status, Some(code)), "{problem:#}");
         assert_eq!(kind, "application/problem+json");
@@ -102,7 +105,7 @@ async fn the_edge_refuses_what_it_should_with_problem_documents() {
 
 #[tokio::test]
 async fn the_admin_key_is_shown_once_and_never_logged() {
-    let mut house = House::start(&[]).await;
+    let mut house = House::start::<&str>(&[]).await;
     let key = house.key().to_owned();
     assert!(!house.log().contains(&key), "the key is printed, not logged");
     house.restart().await;

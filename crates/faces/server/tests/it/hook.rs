@@ -14,27 +14,30 @@ use tokio::sync::{Notify, watch};
 
 /// One call that arrived.
 #[derive(Clone, Debug)]
-pub struct Call {
-    pub headers: HeaderMap,
-    pub body: serde_json::Value,
+pub(super) struct Call {
+    pub(super) headers: HeaderMap,
+    pub(super) body: serde_json::Value,
 }
 
 /// The receiver.
 #[derive(Clone)]
-pub struct Hook {
+pub(super) struct Hook {
     state: Arc<Shared>,
     url: String,
 }
 
+/// A status and the headers beside it.
+pub(super) type Answer = (u16, Vec<(&'static str, String)>);
+
 struct Shared {
     calls: Mutex<Vec<Call>>,
-    answers: Mutex<Vec<(u16, Vec<(&'static str, String)>)>>,
+    answers: Mutex<Vec<Answer>>,
     arrived: Notify,
     gate: watch::Sender<bool>,
 }
 
 impl Hook {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let state = Arc::new(Shared {
             calls: Mutex::default(),
             answers: Mutex::default(),
@@ -48,28 +51,28 @@ impl Hook {
         Self { state, url }
     }
 
-    pub fn url(&self) -> &str {
+    pub(super) fn url(&self) -> &str {
         &self.url
     }
 
     /// The answers of the next calls, in order; 200 after them.
-    pub fn answer(&self, answers: impl IntoIterator<Item = (u16, Vec<(&'static str, String)>)>) {
+    pub(super) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         let mut queue: Vec<_> = answers.into_iter().collect();
         queue.reverse();
         *self.state.answers.lock().unwrap() = queue;
     }
 
     /// Closed, every call waits.
-    pub fn gate(&self, open: bool) {
+    pub(super) fn gate(&self, open: bool) {
         self.state.gate.send_replace(open);
     }
 
-    pub fn calls(&self) -> Vec<Call> {
+    pub(super) fn calls(&self) -> Vec<Call> {
         self.state.calls.lock().unwrap().clone()
     }
 
     /// How often each job called, by the number its body carries.
-    pub fn by_number(&self) -> HashMap<u64, usize> {
+    pub(super) fn by_number(&self) -> HashMap<u64, usize> {
         let mut counts = HashMap::new();
         for call in self.state.calls.lock().unwrap().iter() {
             *counts.entry(call.body["n"].as_u64().unwrap_or(u64::MAX)).or_default() += 1;
@@ -78,7 +81,7 @@ impl Hook {
     }
 
     /// Waits until so many calls have arrived.
-    pub async fn wait_for(&self, count: usize) {
+    pub(super) async fn wait_for(&self, count: usize) {
         let wait = async {
             loop {
                 let arrived = self.state.arrived.notified();
@@ -88,7 +91,7 @@ impl Hook {
                 arrived.await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the calls arrive in time");
+        tokio::time::timeout(Duration::from_mins(1), wait).await.expect("the calls arrive in time");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::house::House;
+use super::house::{House, client};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_64_connections_fails_no_request_and_exits_0() {
@@ -12,7 +12,7 @@ async fn sigterm_under_64_connections_fails_no_request_and_exits_0() {
     let lanes: Vec<_> = (0..64)
         .map(|_| {
             let (answered, stop) = (Arc::clone(&answered), Arc::clone(&stop));
-            let (client, url, key) = (reqwest::Client::new(), house.url("/v1/jobs?limit=1"), house.key().to_owned());
+            let (client, url, key) = (client(), house.url("/v1/jobs?limit=1"), house.key().to_owned());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     match client.get(&url).bearer_auth(&key).send().await {
@@ -41,12 +41,17 @@ async fn sigterm_under_64_connections_fails_no_request_and_exits_0() {
         lane.await.unwrap();
     }
     assert_eq!(status.code(), Some(0), "{}", house.log());
-    assert!(answered.load(Ordering::Relaxed) > served_unready, "requests are served while readiness is already false");
+    assert!(
+        answered.load(Ordering::Relaxed) > served_unready,
+        "requests are served while readiness is already false"
+    );
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let mut house = House::start(&[("RUNTIME__SHUTDOWN__DRAIN_DELAY", "60s"), ("RUNTIME__SHUTDOWN__TIMEOUT", "90s")]).await;
+    let mut house =
+        House::start(&[("RUNTIME__SHUTDOWN__DRAIN_DELAY", "60s"), ("RUNTIME__SHUTDOWN__TIMEOUT", "90s")])
+            .await;
     house.sigterm();
     house.wait_unready().await;
     house.sigterm();

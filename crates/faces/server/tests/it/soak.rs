@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
 use super::hook::Hook;
-use super::house::{House, SHORT_LEASE};
+use super::house::{House, SHORT_LEASE, client};
 
 /// Sends jobs without pause and remembers those the server acknowledged.
 struct Load {
@@ -28,11 +28,12 @@ impl Load {
         let (counted, count) = watch::channel(0);
         let counted = Arc::new(counted);
         let stop = Arc::new(AtomicBool::new(false));
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        let client = client();
         let tasks = (0..4u64)
             .map(|lane| {
                 let (url, key, target) = (url.clone(), key.to_owned(), hook.url().to_owned());
-                let (acknowledged, counted, stop) = (Arc::clone(&acknowledged), Arc::clone(&counted), Arc::clone(&stop));
+                let (acknowledged, counted, stop) =
+                    (Arc::clone(&acknowledged), Arc::clone(&counted), Arc::clone(&stop));
                 let client = client.clone();
                 tokio::spawn(async move {
                     let mut n = lane;
@@ -64,7 +65,7 @@ impl Load {
     async fn wait_for_more(&mut self, more: usize) {
         let goal = *self.count.borrow() + more;
         let wait = self.count.wait_for(|count| *count >= goal);
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("jobs are still accepted").unwrap();
+        tokio::time::timeout(Duration::from_mins(1), wait).await.expect("jobs are still accepted").unwrap();
     }
 
     async fn finish(self) -> Vec<(u64, String)> {
@@ -78,9 +79,12 @@ impl Load {
 
 /// Every acknowledged job ended, reached its target, and was completed exactly once, by its last attempt.
 async fn check(house: &House, hook: &Hook, acknowledged: &[(u64, String)]) {
+    for (_, id) in acknowledged {
+        house.finished(id).await;
+    }
     let arrived = hook.by_number();
     for (n, id) in acknowledged {
-        let job = house.finished(id).await;
+        let job = house.job(id).await;
         assert_eq!(job["state"], "completed", "job {id} of {n}: {job:#}");
         assert!(arrived.contains_key(n), "job {id} says completed and its call never arrived");
         let attempts = job["attempts"].as_array().unwrap();
@@ -109,7 +113,7 @@ async fn killing_the_embedded_server_loses_no_acknowledged_job() {
     let mut load = Load::start(&url, house.key(), &hook);
     for round in 0..rounds() {
         load.wait_for_more(moment(round)).await;
-        house.kill9();
+        house.kill9().await;
         house.restart().await;
     }
     let acknowledged = load.finish().await;
@@ -132,7 +136,7 @@ async fn killing_workers_and_postgres_loses_no_acknowledged_job() {
             postgres.stop_immediate().await.unwrap();
             postgres.restart().await.unwrap();
         } else {
-            worker.kill9();
+            worker.kill9().await;
             worker.restart().await;
         }
     }

@@ -12,7 +12,10 @@ async fn one_postgres_carries_a_job_from_the_api_process_to_the_worker_process()
     let settings = |mode| House::settings(&[], mode, database.url());
     let api = House::start(&settings("api")).await;
     let id = api.enqueue(&hook, 7).await;
-    assert!(!["completed", "dead"].contains(&api.job(&id).await["state"].as_str().unwrap()), "an api process runs no jobs");
+    assert!(
+        !["completed", "dead"].contains(&api.job(&id).await["state"].as_str().unwrap()),
+        "an api process runs no jobs"
+    );
 
     let scheduler = House::start(&settings("scheduler")).await;
     let worker = House::start(&settings("worker")).await;
