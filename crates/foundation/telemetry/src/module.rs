@@ -97,6 +97,8 @@ impl Module for TelemetryModule {
         let config = TelemetryConfig::of(app.config())?;
         let metrics = app.metrics();
         metrics.set_max_series(config.max_series);
+        // The workspace has one version, so this crate's is the service's.
+        metrics.build_info(&config.service, env!("CARGO_PKG_VERSION")).map_err(Error::from)?;
         app.services().value(METRICS, metrics);
         let Some(guard) = self.guard(config, app)? else { return Ok(()) };
         let settings = app.config().subscribe::<TelemetryConfig>()?;

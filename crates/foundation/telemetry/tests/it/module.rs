@@ -27,7 +27,9 @@ async fn every_module_counts_in_the_registry_that_is_served() {
         Telemetry::new(TelemetryConfig::default()).unwrap().stream(std::io::sink()).build().unwrap();
     let app = App::new(config).with(TelemetryModule::with(guard)).with(Early).build().unwrap();
     let metrics = app.container().get(METRICS).await.unwrap();
-    assert!(metrics.render().contains(r#"hits_total{path="__overflow__"} 1"#), "the configured cap holds");
+    let text = metrics.render();
+    assert!(text.contains(r#"hits_total{path="__overflow__"} 1"#), "the configured cap holds");
+    assert!(text.contains(r#"build_info{service="runtime",version=""#), "{text}");
 }
 
 #[test]
