@@ -10,7 +10,7 @@ use runtime_audit::{
     Severity,
 };
 use runtime_kernel::{
-    Context, ManualClock, Name, Principal, PrincipalKind, Source, SystemClock, TenantContext,
+    Clock, Context, ManualClock, Name, Principal, PrincipalKind, Source, SystemClock, TenantContext,
 };
 use runtime_telemetry::Metrics;
 use serde_json::json;
