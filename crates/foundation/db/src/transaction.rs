@@ -18,7 +18,7 @@ use crate::error::DbError;
 /// An open transaction. Dropped without [`commit`](Self::commit), by an early return, a panic or a cancelled
 /// future, it is undone, and a statement still running is stopped on the server.
 ///
-/// Inside [`Database::transaction`] dropping it is what hands it back; the closure's result decides.
+/// Inside [`Database::transaction`](crate::Database::transaction) dropping it is what hands it back; the closure's result decides.
 pub struct Tx {
     /// `None` only while being dropped.
     conn: Option<TxConn>,

@@ -26,12 +26,14 @@ pub(crate) struct RouteIndex {
 
 /// Puts routes and layers together. Unknown paths and methods answer with problem documents.
 pub fn router<S: Clone + Send + Sync + 'static>(routes: Vec<Route<S>>, stack: Stack<S>, state: S) -> Router {
-    let mut built = Router::new().fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+    let mut built = Router::new().fallback(not_found);
     for (index, route) in routes.into_iter().enumerate() {
         let path = route.info.path.clone().into_owned();
         let gate = GateLayer(Arc::new(Gated::new(index, &route.info)));
         built = built.route(&path, route.handler.layer(gate));
     }
+    // Last: it reaches only the routes that are there.
+    let built = built.method_not_allowed_fallback(method_not_allowed);
     stack.apply(built, &state).with_state(state)
 }
 

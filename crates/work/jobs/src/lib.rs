@@ -4,6 +4,9 @@ mod config;
 mod error;
 mod handler;
 mod job;
+#[cfg(feature = "testkit")]
+#[expect(clippy::expect_used, reason = "a broken law fails by panicking")]
+pub mod laws;
 mod memory;
 mod metrics;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -1,0 +1,147 @@
+//! The laws, on every store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use runtime_jobs::MemoryStore;
+use runtime_jobs::laws::{self, Harness};
+use runtime_jobs::store::JobStore;
+use runtime_kernel::ManualClock;
+
+struct InMemory {
+    clock: ManualClock,
+    store: Arc<dyn JobStore>,
+}
+
+#[async_trait]
+impl Harness for InMemory {
+    fn store(&self) -> Arc<dyn JobStore> {
+        Arc::clone(&self.store)
+    }
+
+    async fn elapse(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_keeps_the_laws() {
+    laws::all(async || {
+        let clock = ManualClock::new();
+        InMemory { store: Arc::new(MemoryStore::new(Arc::new(clock.clone()))), clock }
+    })
+    .await;
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sql {
+    use super::*;
+    use runtime_db::{Database, DbConfig};
+    use runtime_jobs::{SqlStore, migrations};
+    use runtime_kernel::SharedClock;
+    use runtime_migrate::{MigrateOptions, Migrator};
+
+    async fn open(url: &str, clock: SharedClock) -> Database {
+        let db = Database::connect(&DbConfig::at(url), clock).await.unwrap();
+        let migrator = Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap();
+        migrator.run().await.unwrap();
+        db
+    }
+
+    #[cfg(feature = "sqlite")]
+    struct Sqlite {
+        clock: ManualClock,
+        store: Arc<dyn JobStore>,
+        _folder: tempfile::TempDir,
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[async_trait]
+    impl Harness for Sqlite {
+        fn store(&self) -> Arc<dyn JobStore> {
+            Arc::clone(&self.store)
+        }
+
+        async fn elapse(&self, by: Duration) {
+            self.clock.advance(by);
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sqlite_keeps_the_laws() {
+        laws::all(async || {
+            let (clock, folder) = (ManualClock::new(), tempfile::tempdir().unwrap());
+            let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
+            let db = open(&url, Arc::new(clock.clone())).await;
+            Sqlite { clock, store: Arc::new(SqlStore::new(db)), _folder: folder }
+        })
+        .await;
+    }
+
+    #[cfg(feature = "postgres")]
+    struct Postgres {
+        db: Database,
+        store: Arc<dyn JobStore>,
+        _database: runtime_testkit::postgres::TestDatabase,
+    }
+
+    #[cfg(feature = "postgres")]
+    #[async_trait]
+    impl Harness for Postgres {
+        fn store(&self) -> Arc<dyn JobStore> {
+            Arc::clone(&self.store)
+        }
+
+        /// Its clock is its own, so everything it remembers moves into the past instead.
+        async fn elapse(&self, by: Duration) {
+            let by = i64::try_from(by.as_micros()).unwrap();
+            let pool = self.db.postgres().unwrap();
+            for sql in [
+                "UPDATE jobs SET run_at = run_at - $1, lease_until = lease_until - $1",
+                "UPDATE jobs_finished SET finished_at = finished_at - $1",
+                "UPDATE job_unique SET until = until - $1",
+                "UPDATE job_workers SET seen = seen - $1",
+            ] {
+                runtime_db::sqlx::query(sql).bind(by).execute(pool).await.unwrap();
+            }
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn postgres_keeps_the_laws() {
+        laws::all(async || {
+            let database = runtime_testkit::postgres::database().await.unwrap();
+            let db = open(database.url(), runtime_kernel::SystemClock::shared()).await;
+            Postgres { store: Arc::new(SqlStore::new(db.clone())), db, _database: database }
+        })
+        .await;
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_job_exists_when_and_only_when_its_transaction_commits() {
+        use runtime_jobs::{Jobs, JobsConfig, NewJob};
+        use runtime_kernel::{Context, Source, SystemClock};
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
+        let db = open(&url, SystemClock::shared()).await;
+        let store = SqlStore::new(db.clone());
+        let jobs = Jobs::new(store.clone(), JobsConfig::default(), SystemClock::shared());
+        let context = Context::new(Source::Internal, &SystemClock);
+        for commit in [false, true] {
+            let mut tx = db.begin(&context).await.unwrap();
+            let job = NewJob::new("a", serde_json::json!(1));
+            let done = jobs.enqueue_in(&mut tx, &store, &context, job).await.unwrap();
+            if commit {
+                tx.commit().await.unwrap()
+            } else {
+                tx.rollback().await.unwrap()
+            }
+            assert_eq!(jobs.get(&context, done.id).await.is_ok(), commit);
+        }
+    }
+}
