@@ -137,9 +137,9 @@ mod sql {
             let job = NewJob::new("a", serde_json::json!(1));
             let done = jobs.enqueue_in(&mut tx, &store, &context, job).await.unwrap();
             if commit {
-                tx.commit().await.unwrap()
+                tx.commit().await.unwrap();
             } else {
-                tx.rollback().await.unwrap()
+                tx.rollback().await.unwrap();
             }
             assert_eq!(jobs.get(&context, done.id).await.is_ok(), commit);
         }
