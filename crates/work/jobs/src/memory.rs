@@ -107,14 +107,12 @@ impl State {
     /// Takes the unique key of a finished job again; says whether it could.
     fn take_again(&mut self, id: JobId, now: Timestamp) -> bool {
         let Some(key) = self.jobs.get(&id).and_then(|entry| entry.unique.clone()) else { return true };
-        match self.unique.get(&key) {
-            Some((holder, until)) if *holder != id && until.is_none_or(|until| until > now) => false,
-            Some((holder, _)) if *holder == id => true,
-            _ => {
-                self.unique.insert(key, (id, None));
-                true
-            }
+        let in_force = |(_, until): &&(JobId, Option<Timestamp>)| until.is_none_or(|until| until > now);
+        if let Some((holder, _)) = self.unique.get(&key).filter(in_force) {
+            return *holder == id;
         }
+        self.unique.insert(key, (id, None));
+        true
     }
 
     fn matching<'a>(&'a self, filter: &'a Filter, now: Timestamp) -> impl Iterator<Item = (JobId, Job)> + 'a {
@@ -282,8 +280,12 @@ impl JobStore for MemoryStore {
                 }
                 Verdict::Released(delay) => {
                     entry.end_attempt(now, AttemptOutcome::Released, None);
-                    entry.job.attempt -= 1;
-                    entry.wait(later(now, delay));
+                    if entry.job.cancel_requested {
+                        entry.finish(now, JobState::Cancelled);
+                    } else {
+                        entry.job.attempt -= 1;
+                        entry.wait(later(now, delay));
+                    }
                 }
             }
             state.free_if_finished(id);

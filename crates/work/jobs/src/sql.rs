@@ -106,6 +106,12 @@ impl SqlStore {
 
 async fn insert_one(tx: &mut Tx, now: i64, insert: &Insert) -> Result<Enqueued, JobsError> {
     let Insert { id, job, context } = insert;
+    // Before the key is touched: the job may have finished and given it up, and must not take it again.
+    let known = rows!(tx, "SELECT id FROM job_details WHERE id = $1", [id.to_string()], |row| row
+        .try_get::<String, _>("id")?);
+    if !known.is_empty() {
+        return Ok(Enqueued { id: *id, duplicate: false });
+    }
     let tenant = namespace(context);
     let unique = job.unique_key.as_ref().map(|key| format!("{tenant}\n{}\n{key}", job.kind));
     if let Some(key) = &unique {
@@ -249,6 +255,7 @@ impl JobStore for SqlStore {
     ) -> Result<Pulse, JobsError> {
         let kinds = json(&kinds)?;
         let ids = json(&held.iter().map(|(id, _)| id).collect::<Vec<_>>())?;
+        let claims = json(&held.iter().map(|(id, fence)| format!("{id}/{fence}")).collect::<Vec<_>>())?;
         let beat = async |mut tx: Tx| {
             let tx = &mut tx;
             let now = self.now(tx).await?;
@@ -258,19 +265,19 @@ impl JobStore for SqlStore {
             if held.is_empty() {
                 return Ok(Pulse::default());
             }
-            let listed = among(tx.dialect(), "$2");
+            // The ids find the rows by key; the fence tells a claim apart from a later one of the same worker.
+            let (listed, exact) = (among(tx.dialect(), "$2"), among(tx.dialect(), "$5"));
             let sql = format!(
                 "UPDATE jobs SET lease_until = $4
-                 WHERE running = 1 AND worker = $1 AND lease_until >= $3 AND id IN {listed} RETURNING id, fence, cancel"
+                 WHERE running = 1 AND worker = $1 AND lease_until >= $3 AND id IN {listed}
+                 AND id || '/' || CAST(fence AS TEXT) IN {exact} RETURNING id, fence, cancel"
             );
             let until = now.saturating_add(micros(lease));
-            let extended = rows!(tx, sql, [worker, &ids, now, until], |row| (
+            let extended = rows!(tx, sql, [worker, &ids, now, until, &claims], |row| (
                 job_id(&row.try_get::<String, _>("id")?)?,
                 number::<u64>(row.try_get::<i64, _>("fence")?),
                 row.try_get::<i64, _>("cancel")? == 1,
             ));
-            let extended: Vec<_> =
-                extended.into_iter().filter(|(id, fence, _)| held.contains(&(*id, *fence))).collect();
             Ok::<_, JobsError>(Pulse {
                 cancel: extended.iter().filter(|(_, _, cancel)| *cancel).map(|(id, _, _)| *id).collect(),
                 held: extended.into_iter().map(|(id, fence, _)| (id, fence)).collect(),
@@ -363,6 +370,9 @@ impl JobStore for SqlStore {
                 .try_get::<String, _>("id")?);
             let mut count = 0;
             for id in &ids {
+                let sql = "DELETE FROM job_unique WHERE until <= $2 AND unique_key =
+                    (SELECT unique_key FROM job_details WHERE id = $1)";
+                change!(tx, sql, id, now);
                 // Whoever holds the key by now has it; a job that cannot have it again stays where it is.
                 let sql = "INSERT INTO job_unique (unique_key, job_id) SELECT unique_key, id FROM job_details
                     WHERE id = $1 AND unique_key IS NOT NULL ON CONFLICT (unique_key) DO NOTHING";
@@ -416,20 +426,23 @@ impl JobStore for SqlStore {
         let prune = async |mut tx: Tx| {
             let tx = &mut tx;
             let now = self.now(tx).await?;
-            let mut pruned = 0;
+            let mut pruned: u64 = 0;
             for (state, keep) in [
                 ("completed", retention.completed),
                 ("dead", retention.dead),
                 ("cancelled", retention.cancelled),
             ] {
                 let Some(keep) = keep else { continue };
+                let left = i64::from(max) - i64::try_from(pruned).unwrap_or(i64::MAX);
+                if left <= 0 {
+                    break;
+                }
                 let skip = if tx.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
                 let sql = format!(
                     "SELECT id FROM jobs_finished WHERE state = $1 AND finished_at < $2 LIMIT $3 {skip}"
                 );
                 let before = now.saturating_sub(micros(keep));
-                let ids =
-                    rows!(tx, sql, [state, before, i64::from(max)], |row| row.try_get::<String, _>("id")?);
+                let ids = rows!(tx, sql, [state, before, left], |row| row.try_get::<String, _>("id")?);
                 pruned += ids.len() as u64;
                 let (ids, listed) = (json(&ids)?, among(tx.dialect(), "$1"));
                 for (table, key) in
@@ -521,7 +534,9 @@ async fn take_report(tx: &mut Tx, now: i64, report: &Report) -> Result<Receipt, 
         }
         Verdict::Dead(_) => finish(tx, now, &id, JobState::Dead, None).await?,
         Verdict::Cancelled => finish(tx, now, &id, JobState::Cancelled, None).await?,
-        Verdict::Retry(..) if cancel => finish(tx, now, &id, JobState::Cancelled, None).await?,
+        Verdict::Retry(..) | Verdict::Released(_) if cancel => {
+            finish(tx, now, &id, JobState::Cancelled, None).await?;
+        }
         Verdict::Retry(delay, _) => wait(tx, &id, now.saturating_add(micros(*delay)), 0).await?,
         Verdict::Released(delay) => wait(tx, &id, now.saturating_add(micros(*delay)), 1).await?,
     }
