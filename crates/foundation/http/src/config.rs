@@ -21,13 +21,16 @@ pub struct HttpConfig {
     /// How long a client may take to send a request's head, and how long a new connection may say nothing. 10 s.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
-    /// How long a connection may stay open between requests. 60 s. On HTTP/1.1 the wait for the next head counts as
-    /// `header_timeout` too, so the shorter of both decides there.
+    /// How long a connection may stay open between requests; looked at once in so long, so that it is closed after
+    /// one to two times this. 60 s.
     #[serde(with = "units::duration")]
     pub idle_timeout: Duration,
     /// How long a request's body may stall. 30 s.
     #[serde(with = "units::duration")]
     pub body_timeout: Duration,
+    /// How long a peer may take nothing of what we send it. 30 s.
+    #[serde(with = "units::duration")]
+    pub write_timeout: Duration,
     /// The deadline every request starts with; the caller's `x-request-timeout` or `grpc-timeout` may shorten it. 30 s.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
@@ -60,6 +63,7 @@ impl Default for HttpConfig {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             max_body: ByteSize::mib(2),
             max_head: ByteSize::kib(16),
@@ -80,6 +84,7 @@ impl HttpConfig {
             ("header_timeout", self.header_timeout),
             ("idle_timeout", self.idle_timeout),
             ("body_timeout", self.body_timeout),
+            ("write_timeout", self.write_timeout),
             ("request_timeout", self.request_timeout),
         ];
         if let Some((key, _)) = durations.into_iter().find(|(_, duration)| duration.is_zero()) {

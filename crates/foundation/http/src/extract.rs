@@ -1,11 +1,13 @@
 //! Extractors whose refusals are problem documents that name the place of the mistake.
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::path::ErrorKind as PathError;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt;
 use runtime_kernel::{Context, Error, ErrorKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,12 +35,14 @@ pub struct Json<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = HttpError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, HttpError> {
         if !is_json(request.headers().get(CONTENT_TYPE)) {
             let message = "the body must be sent as `content-type: application/json`";
             return Err(HttpError(Error::new(ErrorKind::Invalid, "http.unsupported_media_type", message)));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
+        // Not axum's `Bytes`, which stops at a limit of its own; the server limits the body.
+        let body = request.into_body().collect().await.map_err(|error| unreadable(&error))?;
+        let bytes = body.to_bytes();
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let at = pointer(error.path());
@@ -87,10 +91,38 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
-        path.map(|path| Self(path.0)).map_err(|rejection| {
-            HttpError(Error::new(ErrorKind::Invalid, "http.invalid_path", rejection.body_text()))
-        })
+        let rejection = match path {
+            Ok(path) => return Ok(Self(path.0)),
+            Err(rejection) => rejection,
+        };
+        let what = rejection.body_text();
+        let error = Error::new(ErrorKind::Invalid, "http.invalid_path", what.clone());
+        let name = match named(&rejection) {
+            Some(name) => Some(name),
+            // A path with one parameter is read without its name; the mistake can only be there.
+            None => RawPathParams::from_request_parts(parts, state).await.ok().and_then(|all| only(&all)),
+        };
+        Err(HttpError(match name {
+            Some(name) => error.with_detail(name, what),
+            None => error,
+        }))
     }
+}
+
+/// The name of the path parameter that is wrong, when axum says it.
+fn named(rejection: &PathRejection) -> Option<String> {
+    let PathRejection::FailedToDeserializePathParams(failed) = rejection else { return None };
+    match failed.kind() {
+        PathError::ParseErrorAtKey { key, .. }
+        | PathError::InvalidUtf8InPathParam { key }
+        | PathError::DeserializeError { key, .. } => Some(key.clone()),
+        _ => None,
+    }
+}
+
+fn only(parameters: &RawPathParams) -> Option<String> {
+    let mut names = parameters.iter().map(|(name, _)| name);
+    names.next().filter(|_| names.next().is_none()).map(str::to_owned)
 }
 
 /// The query's parameters.
@@ -103,9 +135,35 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         query.map(|query| Self(query.0)).map_err(|rejection| {
-            HttpError(Error::new(ErrorKind::Invalid, "http.invalid_query", rejection.body_text()))
+            let what = rejection.body_text();
+            let error = Error::new(ErrorKind::Invalid, "http.invalid_query", what.clone());
+            match at(&rejection) {
+                Some(name) => HttpError(error.with_detail(name, what)),
+                None => HttpError(error),
+            }
         })
     }
+}
+
+/// The name of the query parameter that is wrong: serde's path to it, or the one it misses.
+fn at(rejection: &QueryRejection) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(rejection);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<serde_path_to_error::Error<serde::de::value::Error>>() {
+            let path = error.path().to_string();
+            if path != "." {
+                return Some(path);
+            }
+            // serde names a missing field in its message only.
+            let message = error.inner().to_string();
+            return message
+                .strip_prefix("missing field `")
+                .and_then(|rest| rest.split('`').next())
+                .map(str::to_owned);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// RFC 6839: `application/json` and everything `+json`.

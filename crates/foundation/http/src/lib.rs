@@ -12,7 +12,9 @@ mod problem;
 mod receive;
 mod route;
 mod router;
+mod schemas;
 mod server;
+mod transport;
 
 pub use axum;
 pub use config::HttpConfig;

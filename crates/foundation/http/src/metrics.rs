@@ -58,6 +58,8 @@ impl HttpMetrics {
         if let Some(inner) = &self.inner {
             inner.active.inc();
         }
+        #[cfg(not(feature = "metrics"))]
+        let _ = self;
     }
 
     pub(crate) fn ended(

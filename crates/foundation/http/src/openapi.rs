@@ -4,27 +4,29 @@ use std::collections::BTreeSet;
 
 use http::Method;
 use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::route::{Content, RouteInfo};
+use crate::schemas::Schemas;
 
 /// The document for some routes (OpenAPI 3.1.0; schemas are JSON Schema 2020-12).
+///
+/// What is taken is described as it is read, what is answered as it is written. A type that differs in the two, such
+/// as one with a field that has a default, is there twice: as `Name` and as `NameOutput`.
 pub fn openapi<'a>(title: &str, version: &str, routes: impl IntoIterator<Item = &'a RouteInfo>) -> Value {
-    let settings = SchemaSettings::draft2020_12()
-        .with(|settings| settings.definitions_path = "/components/schemas".into());
-    let mut generator = settings.into_generator();
-    let problem = generator.subschema_for::<Problem>();
+    let mut schemas = Schemas::new();
+    let problem = json!(schemas.output.subschema_for::<Problem>());
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
-        let operation = operation(route, &mut generator, &json!(problem));
-        let path = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
+        let operation = operation(route, &mut schemas, &problem);
+        // OpenAPI has no parameter that spans segments; it is described as one that does not.
+        let path = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
         if let Some(path) = path.as_object_mut() {
             path.insert(route.method.as_str().to_ascii_lowercase(), operation);
         }
     }
-    let schemas = generator.take_definitions(true);
+    let schemas = schemas.finish(&mut paths);
     json!({
         "openapi": "3.1.0",
         "info": { "title": title, "version": version },
@@ -36,7 +38,7 @@ pub fn openapi<'a>(title: &str, version: &str, routes: impl IntoIterator<Item = 
     })
 }
 
-fn operation(route: &RouteInfo, generator: &mut SchemaGenerator, problem: &Value) -> Value {
+fn operation(route: &RouteInfo, schemas: &mut Schemas, problem: &Value) -> Value {
     let mut operation = Map::new();
     operation.insert("operationId".into(), json!(operation_id(route)));
     if !route.summary.is_empty() {
@@ -45,30 +47,31 @@ fn operation(route: &RouteInfo, generator: &mut SchemaGenerator, problem: &Value
     if !route.tag.is_empty() {
         operation.insert("tags".into(), json!([route.tag]));
     }
-    let parameters = parameters(route, generator);
+    let parameters = parameters(route, &mut schemas.input);
     if !parameters.is_empty() {
         operation.insert("parameters".into(), json!(parameters));
     }
     if let Some(body) = route.body {
-        let schema = body(generator);
+        let schema = body(&mut schemas.input);
         let content = json!({ "application/json": { "schema": schema } });
         operation.insert("requestBody".into(), json!({ "required": true, "content": content }));
     }
     if !route.public {
         operation.insert("security".into(), json!([{ "api_key": [] }]));
     }
-    operation.insert("responses".into(), responses(route, generator, problem));
+    operation.insert("responses".into(), responses(route, &mut schemas.output, problem));
     Value::Object(operation)
 }
 
 fn operation_id(route: &RouteInfo) -> String {
-    let path = route.path.trim_matches('/').replace(['/', '.', '-'], "_").replace(['{', '}'], "");
+    let path = route.path.trim_matches('/').replace(['/', '.', '-'], "_").replace(['{', '}', '*'], "");
     format!("{}_{path}", route.method.as_str().to_ascii_lowercase()).trim_end_matches('_').to_owned()
 }
 
 fn parameters(route: &RouteInfo, generator: &mut SchemaGenerator) -> Vec<Value> {
     let names = route.path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name);
     let mut parameters: Vec<Value> = names
+        .map(|name| name.trim_start_matches('*'))
         .map(|name| {
             let mut schema = json!({ "type": "string" });
             if name == "id" || name.ends_with("_id") {

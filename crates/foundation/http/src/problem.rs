@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use runtime_kernel::{Detail, Error, ErrorKind, Retry};
 use schemars::JsonSchema;
@@ -114,17 +114,24 @@ pub(crate) fn respond(error: &Error) -> Response {
     if error.kind() == ErrorKind::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    write(&mut response, &problem);
     response.extensions_mut().insert(Unsigned(problem));
     response
 }
 
-/// Writes the document of a problem response, with the request's id.
+fn write(response: &mut Response, problem: &Problem) {
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    *response.body_mut() = Body::from(body);
+}
+
+/// Writes the document of a problem response again, with the request's id, unless a layer has encoded it since.
 pub(crate) fn sign(response: &mut Response, request_id: &HeaderValue) {
     let Some(Unsigned(mut problem)) = response.extensions_mut().remove::<Unsigned>() else { return };
+    if response.headers().contains_key(CONTENT_ENCODING) {
+        return;
+    }
     problem.request_id = request_id.to_str().ok().map(ToOwned::to_owned);
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    *response.body_mut() = Body::from(body);
+    response.headers_mut().remove(CONTENT_LENGTH);
+    write(response, &problem);
 }

@@ -1,10 +1,11 @@
 //! The first phase, fused into one service: everything that happens to every request, with nothing boxed for it.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,14 +13,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use pin_project_lite::pin_project;
 use runtime_kernel::{Context, Deadline, Error, ErrorKind, RequestId, SharedClock, Source, TraceContext};
 use tokio::time::Sleep;
 use tower::Service;
 
-use crate::body::{Limited, too_large};
+use crate::body::{Answer, Limited, Running, too_large};
 use crate::config::HttpConfig;
 use crate::metrics::HttpMetrics;
 use crate::problem::{respond, sign};
@@ -61,8 +62,16 @@ struct Shared {
 /// What a connection is doing, so that an idle one can be told from a busy one.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
+    /// Requests that have begun.
     pub(crate) begun: AtomicUsize,
+    /// Those whose answer's body has not ended.
     pub(crate) running: AtomicUsize,
+    /// Whether bytes of ours may be on their way to the peer.
+    pub(crate) answering: AtomicBool,
+    /// Whether each answer is this connection's last.
+    pub(crate) closing: AtomicBool,
+    /// Whether the peer may still be sending a body nobody reads.
+    pub(crate) linger: AtomicBool,
 }
 
 impl Receive {
@@ -75,6 +84,10 @@ impl Receive {
         Self { activity: Arc::default(), ..self.clone() }
     }
 
+    pub(crate) fn clock(&self) -> SharedClock {
+        Arc::clone(&self.shared.clock)
+    }
+
     pub(crate) fn receive<B>(&self, request: Request<B>) -> ReceiveFuture
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -82,8 +95,7 @@ impl Receive {
     {
         let Shared { config, clock, metrics } = &*self.shared;
         let began = clock.now();
-        self.activity.begun.fetch_add(1, Ordering::Relaxed);
-        self.activity.running.fetch_add(1, Ordering::Relaxed);
+        let running = Running::new(&self.activity);
         metrics.began();
 
         let (mut parts, body) = request.into_parts();
@@ -101,7 +113,11 @@ impl Receive {
             },
         );
         let method = parts.method.clone();
+        let http1 = parts.version <= Version::HTTP_11;
         let state = if refused.is_some() {
+            if !body.is_end_stream() {
+                self.activity.linger.store(true, Ordering::Relaxed);
+            }
             State::Refused { error: refused }
         } else {
             let context = Context::from_parts(Source::Http, request_id, trace).with_deadline(deadline);
@@ -109,7 +125,7 @@ impl Receive {
             let body = if body.is_end_stream() {
                 Body::empty()
             } else {
-                Body::new(Limited::new(body, config.max_body.as_u64(), config.body_timeout))
+                Body::new(Limited::new(body, config.max_body.as_u64(), config.body_timeout, &self.activity))
             };
             let mut router = self.router.clone();
             State::Running { inner: router.call(Request::from_parts(parts, body)), timer: None }
@@ -117,22 +133,14 @@ impl Receive {
         ReceiveFuture {
             state,
             shared: Arc::clone(&self.shared),
-            running: Running(Arc::clone(&self.activity)),
+            running: Some(running),
             began,
             budget,
             echoed,
             method,
+            http1,
             log,
         }
-    }
-}
-
-/// Counts a request as running until its answer begins or its caller has gone.
-struct Running(Arc<Activity>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -149,11 +157,12 @@ pin_project! {
         #[pin]
         state: State,
         shared: Arc<Shared>,
-        running: Running,
+        running: Option<Running>,
         began: Instant,
         budget: Duration,
         echoed: HeaderValue,
         method: Method,
+        http1: bool,
         log: Option<Logged>,
     }
 }
@@ -172,9 +181,9 @@ pin_project! {
 }
 
 impl Future for ReceiveFuture {
-    type Output = Response;
+    type Output = http::Response<Answer>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Response> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = match this.state.project() {
             StateProjection::Refused { error } => {
@@ -201,6 +210,13 @@ impl Future for ReceiveFuture {
             }
         };
         finish(&mut response, this.echoed);
+        let running = this.running.take();
+        if *this.http1
+            && running.as_ref().is_some_and(Running::is_last)
+            && !response.status().is_informational()
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let took = this.shared.clock.now().saturating_duration_since(*this.began);
         let route = response.extensions_mut().remove::<RouteIndex>();
         this.shared.metrics.ended(route.as_ref(), this.method, response.status(), took);
@@ -217,7 +233,7 @@ impl Future for ReceiveFuture {
                 trace_id = logged.trace.trace_id_hex(),
             );
         }
-        Poll::Ready(response)
+        Poll::Ready(response.map(|body| Answer::new(body, running)))
     }
 }
 
@@ -225,7 +241,9 @@ fn finish(response: &mut Response, request_id: &HeaderValue) {
     if response.status().as_u16() >= 400 {
         sign(response, request_id);
     }
-    response.headers_mut().insert(REQUEST_ID, request_id.clone());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id.clone());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 fn request_id(headers: &HeaderMap, clock: &SharedClock) -> (RequestId, HeaderValue) {
@@ -246,9 +264,16 @@ fn trace(headers: &HeaderMap) -> TraceContext {
     // More than one `traceparent` is none (W3C Trace Context §4.2).
     let parent = text(TRACEPARENT).filter(|_| headers.get_all(TRACEPARENT).iter().nth(1).is_none());
     match parent.and_then(|parent| parent.parse::<TraceContext>().ok()) {
-        Some(parent) => parent.child().with_state(text(TRACESTATE).unwrap_or_default()),
+        Some(parent) => parent.child().with_state(&tracestate(headers)),
         None => TraceContext::root(),
     }
+}
+
+/// Several `tracestate` headers are one list (W3C Trace Context §3.3.1.1).
+fn tracestate(headers: &HeaderMap) -> Cow<'_, str> {
+    let mut values = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok());
+    let first = values.next().unwrap_or_default();
+    values.fold(Cow::Borrowed(first), |all, next| Cow::Owned(format!("{all},{next}")))
 }
 
 /// The caller's own patience: `x-request-timeout` in milliseconds, or `grpc-timeout`.
@@ -283,8 +308,7 @@ fn refusal(headers: &HeaderMap, uri: &Uri, version: Version, config: &HttpConfig
             (Some(host), None) if !is_host(host) => return invalid("the Host header is not a host"),
             _ => {}
         }
-    } else if uri.authority().is_none() && !headers.contains_key(HOST) {
-        let message = "the request has neither :authority nor host";
+    } else if let Some(message) = disagreement(headers, uri) {
         return Some(Error::new(ErrorKind::Invalid, "http.invalid_host", message));
     }
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -304,8 +328,26 @@ fn refusal(headers: &HeaderMap, uri: &Uri, version: Version, config: &HttpConfig
     length.filter(|length| *length > config.max_body.as_u64()).map(|_| too_large(config.max_body.as_u64()))
 }
 
+/// What is wrong with an HTTP/2 request's `:authority` and `host` (RFC 9113 §8.3.1: they must agree).
+fn disagreement(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (uri.authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => Some("the request has more than one host header"),
+        (None, None, _) => Some("the request has neither :authority nor host"),
+        (None, Some(host), _) if !is_host(host) => Some("the host header is not a host"),
+        (Some(authority), Some(host), _)
+            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+        {
+            Some("the host header is not the :authority")
+        }
+        _ => None,
+    }
+}
+
+/// A host, and a port perhaps. Without a host there is nobody to answer as (RFC 9110 §4.2.1).
 fn is_host(value: &HeaderValue) -> bool {
-    value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
+    !value.is_empty()
+        && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(b))
 }
 
 #[cfg(test)]

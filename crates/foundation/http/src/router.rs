@@ -7,7 +7,7 @@ use std::task::{Context as Poller, Poll};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, Method, Uri};
+use http::Method;
 use pin_project_lite::pin_project;
 use runtime_kernel::{Context, Error, ErrorKind};
 use tower::{Layer, Service};
@@ -19,7 +19,9 @@ use crate::route::{Route, RouteInfo};
 /// Which route answered; taken out of the answer by the first phase.
 #[derive(Clone, Debug)]
 pub(crate) struct RouteIndex {
+    #[cfg(feature = "metrics")]
     pub(crate) index: usize,
+    #[cfg(feature = "metrics")]
     pub(crate) path: Arc<str>,
     pub(crate) log: bool,
 }
@@ -32,18 +34,16 @@ pub fn router<S: Clone + Send + Sync + 'static>(routes: Vec<Route<S>>, stack: St
         let gate = GateLayer(Arc::new(Gated::new(index, &route.info)));
         built = built.route(&path, route.handler.layer(gate));
     }
-    // Last: it reaches only the routes that are there.
+    // Only now: axum gives this answer to the routes it knows already.
     let built = built.method_not_allowed_fallback(method_not_allowed);
     stack.apply(built, &state).with_state(state)
 }
 
-async fn not_found(uri: Uri) -> HttpError {
-    let _ = uri;
+async fn not_found() -> HttpError {
     HttpError(Error::new(ErrorKind::NotFound, "http.not_found", "there is nothing at this path"))
 }
 
-async fn method_not_allowed(method: Method, headers: HeaderMap) -> HttpError {
-    let _ = headers;
+async fn method_not_allowed(method: Method) -> HttpError {
     let message = format!("{method} is not allowed here");
     HttpError(Error::new(ErrorKind::Invalid, "http.method_not_allowed", message))
 }
@@ -58,7 +58,15 @@ struct Gated {
 
 impl Gated {
     fn new(index: usize, info: &RouteInfo) -> Self {
-        let route = RouteIndex { index, path: Arc::from(&*info.path), log: info.log };
+        #[cfg(not(feature = "metrics"))]
+        let _ = index;
+        let route = RouteIndex {
+            #[cfg(feature = "metrics")]
+            index,
+            #[cfg(feature = "metrics")]
+            path: Arc::from(&*info.path),
+            log: info.log,
+        };
         Self { route, scope: info.scope, public: info.public }
     }
 

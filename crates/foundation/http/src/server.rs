@@ -4,19 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use runtime_kernel::SharedClock;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,9 +22,20 @@ use tokio_util::task::TaskTracker;
 use crate::config::HttpConfig;
 use crate::metrics::HttpMetrics;
 use crate::receive::Receive;
+use crate::transport::Transport;
 
 /// How long the accept loop rests when the system has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(20);
+
+/// How many idle connections are closed each time that happens.
+const SHED: usize = 8;
+
+/// How long a connection is new: too young to be called idle, its first request may be on its way.
+const NEW: Duration = Duration::from_millis(100);
+
+/// How long a connection stays open after the last accept for a request that is already on its way, which is then
+/// answered with `connection: close`. Closing an idle connection at once would lose it (RFC 9112 §9.5).
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// How much larger hyper's own limits are than ours, so that what is over ours gets a problem document rather than a
 /// bare status.
@@ -102,6 +111,8 @@ pub struct Server {
     receive: Receive,
 }
 
+type Stream = Either<TcpStream, UnixStream>;
+
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -132,10 +143,7 @@ impl Server {
         let receive = Receive::new(router, config.clone(), clock, metrics);
         if let Some(path) = &config.unix_socket {
             let address = format!("unix:{}", path.display());
-            // A socket file left by a process that was killed would be in the way.
-            if std::os::unix::net::UnixStream::connect(path).is_err() {
-                let _ = std::fs::remove_file(path);
-            }
+            remove_stale_socket(path);
             let listener = UnixListener::bind(path);
             let listener =
                 listener.map_err(|source| ServerError::Listen { address: address.clone(), source })?;
@@ -164,8 +172,9 @@ impl Server {
         self.port
     }
 
-    /// Serves until `stop`, then drains: accepts nothing more, lets requests in flight finish for `drain`, cuts the
-    /// rest.
+    /// Serves until `stop`, then drains: takes what waits in the system's queue and nothing more, answers what is on
+    /// its way with `connection: close`, closes what stays idle for half a second, lets requests in flight finish for
+    /// `drain`, cuts the rest.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> DrainReport {
         let Self { listener, config, receive, .. } = self;
         let connections = Connections {
@@ -173,7 +182,7 @@ impl Server {
             tracker: TaskTracker::new(),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
-            shed: watch::Sender::new(()),
+            shed: watch::Sender::default(),
             builder: Arc::new(builder(&config)),
             config,
             receive,
@@ -186,7 +195,7 @@ impl Server {
                 () = connections.accept(&listener) => {}
             }
         }
-        drop(listener);
+        connections.accept_waiting(listener);
         connections.finish().await
     }
 }
@@ -196,23 +205,17 @@ struct Connections {
     tracker: TaskTracker,
     drain: CancellationToken,
     cut: CancellationToken,
-    /// Told when room is needed: idle connections then close.
-    shed: watch::Sender<()>,
+    /// How many idle connections shall close to make room; each that does takes one off.
+    shed: watch::Sender<Arc<AtomicUsize>>,
     builder: Arc<auto::Builder<TokioExecutor>>,
     config: HttpConfig,
     receive: Receive,
 }
 
 impl Connections {
-    /// Takes one connection, or rests after a failure to. Cancel-safe: nothing accepted is dropped.
+    /// Takes one connection, or rests after a failure to. Cancelled while it waits for room, it closes the connection
+    /// it has just taken.
     async fn accept(&self, listener: &Listener) {
-        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            permit
-        } else {
-            self.shed.send_replace(());
-            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-            permit
-        };
         let accepted = match listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                 // Answers are written whole; waiting for more to send only delays them.
@@ -223,15 +226,12 @@ impl Connections {
         };
         match accepted {
             Ok(stream) => {
-                let connection = self.connection(stream);
-                self.tracker.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+                let permit = self.permit().await;
+                self.spawn(stream, permit);
             }
             Err(error) if is_exhaustion(&error) => {
                 tracing::warn!(%error, "no file descriptor for a new connection: idle ones are closed");
-                self.shed.send_replace(());
+                self.make_room(SHED);
                 tokio::time::sleep(EXHAUSTED).await;
             }
             // The peer went away before it was accepted.
@@ -239,35 +239,94 @@ impl Connections {
         }
     }
 
-    fn connection(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    /// Takes the connections that have been made and not been accepted, then closes the listener. Over
+    /// `max_connections` they are closed.
+    fn accept_waiting(&self, listener: Listener) {
+        let permit = || Arc::clone(&self.permits).try_acquire_owned().ok();
+        match listener {
+            Listener::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                while let Some((permit, Ok((stream, _)))) = permit().map(|permit| (permit, listener.accept()))
+                {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    let Ok(stream) = stream else { continue };
+                    self.spawn(Either::Left(stream), Some(permit));
+                }
+            }
+            Listener::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                while let Some((permit, Ok((stream, _)))) = permit().map(|permit| (permit, listener.accept()))
+                {
+                    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+                    let Ok(stream) = stream else { continue };
+                    self.spawn(Either::Right(stream), Some(permit));
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, stream: Stream, permit: Option<OwnedSemaphorePermit>) {
+        let connection = self.connection(stream);
+        self.tracker.spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+
+    /// Waits until there is room for one more, making it from what is idle.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let mut permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+        while permit.is_none() {
+            self.make_room(1 + self.config.max_connections / 100);
+            let freed = Arc::clone(&self.permits).acquire_owned();
+            permit = tokio::time::timeout(EXHAUSTED, freed).await.ok().and_then(Result::ok);
+        }
+        permit
+    }
+
+    /// Asks so many idle connections to close.
+    fn make_room(&self, connections: usize) {
+        self.shed.send_replace(Arc::new(AtomicUsize::new(connections)));
+    }
+
+    fn connection(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static {
         let receive = self.receive.connection();
         let activity = Arc::clone(&receive.activity);
         let (drain, cut, mut shed) = (self.drain.clone(), self.cut.clone(), self.shed.subscribe());
         let builder = Arc::clone(&self.builder);
         let (header_timeout, idle_timeout) = (self.config.header_timeout, self.config.idle_timeout);
+        let clock = receive.clock();
+        let opened = clock.now();
+        let write_timeout = self.config.write_timeout;
+        let stream =
+            Transport::new(stream, Arc::clone(&activity), Arc::clone(&clock), header_timeout, write_timeout);
         async move {
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let answer = receive.receive(request);
-                async move { Ok::<Response, std::convert::Infallible>(answer.await) }
+                async move { Ok::<_, std::convert::Infallible>(answer.await) }
             });
             let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
             let mut seen = 0;
             let mut closing = false;
+            let mut last_call = pin!(async {
+                drain.cancelled().await;
+                activity.closing.store(true, Ordering::Relaxed);
+                tokio::time::sleep(LAST_CALL).await;
+            });
             // A connection that has said nothing gets as long as a request's head.
             let mut timer = pin!(tokio::time::sleep(header_timeout));
             loop {
                 tokio::select! {
                     _ = connection.as_mut() => return,
                     () = cut.cancelled() => return,
-                    () = drain.cancelled(), if !closing => {
+                    () = last_call.as_mut(), if !closing => {
                         closing = true;
                         connection.as_mut().graceful_shutdown();
                     }
                     Ok(()) = shed.changed(), if !closing => {
-                        if activity.running.load(Ordering::Relaxed) == 0 {
+                        let idle = activity.running.load(Ordering::Relaxed) == 0
+                            && clock.now().saturating_duration_since(opened) > NEW;
+                        if idle && take_one(&shed.borrow_and_update()) {
                             closing = true;
                             connection.as_mut().graceful_shutdown();
                         }
@@ -301,6 +360,20 @@ impl Connections {
     }
 }
 
+fn take_one(places: &AtomicUsize) -> bool {
+    places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
+/// Removes the socket that a killed process left behind, and nothing that is not a socket nobody listens on.
+fn remove_stale_socket(path: &std::path::Path) {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 /// EMFILE and ENFILE: the process or the system has no descriptor left.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
@@ -312,7 +385,8 @@ fn builder(config: &HttpConfig) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
+        // `Transport` times heads: hyper would count the wait between requests too, and set a timer for each.
+        .header_read_timeout(None)
         .max_headers(config.max_headers.saturating_mul(HEADROOM))
         .max_buf_size(head.max(8 * 1024))
         .http2()
