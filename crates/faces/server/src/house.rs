@@ -1,24 +1,26 @@
 //! The server, put together from its modules.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime_apikey::{API_KEYS, ApiKeyLayer, ApiKeyModule};
+use runtime_audit::{AUDIT, AuditModule, FileWriter};
 use runtime_client::{ClientModule, HTTP_CLIENT};
 use runtime_db::{DB, DbConfig, DbModule};
-use runtime_health::{HealthApp, HealthModule, Outcome};
+use runtime_health::{Check, DiskSpace, HealthApp, HealthModule, Outcome};
 use runtime_http::{HttpApp, HttpModule, Phase};
 use runtime_jobs::{Handlers, JobHandlers, JobsModule};
 use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::config::{Config, ReloadModule};
 use runtime_kernel::container::Container;
 use runtime_kernel::{Error, Mode};
-use runtime_migrate::{MigrateApp, MigrateModule, Migration, MigrationSet};
+use runtime_migrate::MigrateModule;
 use runtime_telemetry::{TelemetryGuard, TelemetryModule};
 use runtime_tenancy::TenancyModule;
 
 use crate::api;
-use crate::http_request;
 use crate::settings::ServerConfig;
+use crate::{http_request, record};
 
 /// Every module of the server, in the order they are wired in.
 pub(crate) fn app(
@@ -45,30 +47,40 @@ fn modules(
 ) -> Result<App, SetupError> {
     let server: ServerConfig = config.section()?;
     let db: DbConfig = config.section()?;
-    if db.url.is_empty() {
+    let embedded = db.url.is_empty();
+    let mut audit = AuditModule::new();
+    if embedded {
         let folder = &server.data_dir;
         std::fs::create_dir_all(folder).map_err(|error| {
             SetupError::module("server", format!("cannot make {}: {error}", folder.display()))
         })?;
+        audit = audit.default_writer(FileWriter::new(folder.join("audit.jsonl")));
     }
     let app = App::new(config);
     let app = mode.into_iter().fold(app, App::mode);
+    let told = record::Told::default();
     let telemetry = guard.map_or_else(TelemetryModule::new, TelemetryModule::with);
     Ok(app
         .with(telemetry)
         .with(ReloadModule::default())
         .with(DbModule::new().default_url(server.database_url()))
         .with(MigrateModule::new())
+        .with(audit)
         .with(ClientModule)
         .with(HealthModule)
-        .with(ApiKeyModule::new())
+        .with(ApiKeyModule::new().hook(record::refusals(&told)))
         .with(TenancyModule)
         .with(JobsModule::new())
-        .with(ServerModule))
+        .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
 }
 
 /// What the server adds to its modules: the routes, the built-in kinds, the first key.
-struct ServerModule;
+struct ServerModule {
+    /// The folder whose disk is watched.
+    disk: Option<PathBuf>,
+    /// Filled once the app starts, for the refusals of API keys.
+    told: record::Told,
+}
 
 impl Module for ServerModule {
     fn name(&self) -> &'static str {
@@ -77,7 +89,6 @@ impl Module for ServerModule {
 
     fn register(&self, app: &mut App) -> Result<(), SetupError> {
         let _: ServerConfig = app.section()?;
-        app.migrations(API_KEY_TABLES);
         app.health_check_with(
             "database",
             |check| check,
@@ -86,6 +97,15 @@ impl Module for ServerModule {
                 Outcome::from(answer.await)
             },
         );
+
+        if let Some(folder) = &self.disk {
+            app.health_check(Check::new("disk", DiskSpace::new(folder)));
+        }
+        let told = Arc::clone(&self.told);
+        app.on_start("audit", |container| async move {
+            let _ = told.set(container.get(AUDIT).await?);
+            Ok::<_, Error>(())
+        });
 
         let slot: Arc<std::sync::OnceLock<Container>> = Arc::default();
         let filled = Arc::clone(&slot);
@@ -109,6 +129,7 @@ impl Module for ServerModule {
                 let keys = container.get(API_KEYS).await?;
                 if let Some(first) = keys.ensure_admin().await? {
                     crate::banner::first_key(first.expose());
+                    record::first_key(&container, first.key.id).await?;
                 }
                 Ok(())
             });
@@ -125,15 +146,3 @@ impl Module for ServerModule {
         Ok(())
     }
 }
-
-/// The key store ships its tables as numbered statements.
-const API_KEY_TABLES: MigrationSet = MigrationSet { module: "apikey", migrations: &[API_KEYS_1] };
-
-const API_KEYS_1: Migration = {
-    use runtime_apikey::migrations::steps;
-    use runtime_db::Dialect;
-    match (steps(Dialect::Sqlite), steps(Dialect::Postgres)) {
-        ([(version, name, sqlite)], [(_, _, postgres)]) => Migration::new(*version, name, sqlite, postgres),
-        _ => panic!("runtime-apikey has gained a step that is missing here"),
-    }
-};

@@ -7,6 +7,7 @@ mod commands;
 mod house;
 mod http_request;
 mod output;
+mod record;
 mod settings;
 
 use std::process::ExitCode;

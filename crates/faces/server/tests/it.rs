@@ -15,4 +15,5 @@ mod it {
     mod shutdown;
     mod soak;
     mod split_modes;
+    mod tenants;
 }

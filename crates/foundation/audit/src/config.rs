@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AuditConfig {
-    /// Where events go: each of these gets every event. Default `["stdout"]`. Modules may add writers of their own.
-    pub writers: Vec<WriterKind>,
+    /// Where events go: each of these gets every event. Unless set, what the app chose (`["stdout"]` unless it did).
+    /// Modules may add writers of their own.
+    pub writers: Option<Vec<WriterKind>>,
     /// The file of the writer `file`. Default `audit.jsonl` in the working directory.
     pub file: PathBuf,
     /// How many events wait for the writer. Beyond them what is not critical is dropped, and critical ones wait for
@@ -33,7 +34,7 @@ pub struct AuditConfig {
 impl Default for AuditConfig {
     fn default() -> Self {
         Self {
-            writers: vec![WriterKind::Stdout],
+            writers: None,
             file: PathBuf::from("audit.jsonl"),
             queue: 1_024,
             batch: 128,

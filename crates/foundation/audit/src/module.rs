@@ -46,8 +46,31 @@ impl AuditApp for App {
 struct Writers(Vec<Arc<dyn AuditWriter>>);
 
 /// Puts [`AUDIT`] into the container and writes its queue; records `runtime.started` and `runtime.stopping`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AuditModule;
+///
+/// Events go to standard output unless `audit.writers` or [`default_writer`](Self::default_writer) say otherwise.
+#[derive(Debug)]
+pub struct AuditModule {
+    default: Arc<dyn AuditWriter>,
+}
+
+impl Default for AuditModule {
+    fn default() -> Self {
+        Self { default: Arc::new(StreamWriter::stdout()) }
+    }
+}
+
+impl AuditModule {
+    /// Events on standard output, unless the configuration names another place.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Events here, unless the configuration names another place.
+    #[must_use]
+    pub fn default_writer(self, writer: impl AuditWriter) -> Self {
+        Self { default: Arc::new(writer) }
+    }
+}
 
 impl Module for AuditModule {
     fn name(&self) -> &'static str {
@@ -62,13 +85,17 @@ impl Module for AuditModule {
     fn finish(&self, app: &mut App) -> Result<(), SetupError> {
         let config: AuditConfig = app.section()?;
         let Writers(contributed) = app.take_contribution();
-        let configured = config.writers.iter().map(|kind| -> Arc<dyn AuditWriter> {
+        let named = |kind: &WriterKind| -> Arc<dyn AuditWriter> {
             match kind {
                 WriterKind::Stdout => Arc::new(StreamWriter::stdout()),
                 WriterKind::File => Arc::new(FileWriter::new(&config.file)),
             }
-        });
-        let writer = FanOut::new(configured.chain(contributed));
+        };
+        let writers = match &config.writers {
+            Some(writers) => writers.iter().map(named).collect(),
+            None => vec![Arc::clone(&self.default)],
+        };
+        let writer = FanOut::new(writers.into_iter().chain(contributed));
         let metrics = app.metrics();
         let (audit, task) =
             Audit::queued(writer, config, app.shared_clock(), &metrics).map_err(Error::from)?;

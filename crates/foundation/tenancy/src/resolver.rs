@@ -24,10 +24,11 @@ struct Inner {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Requires {
-    /// A tenant in strict mode, otherwise at least a realm.
+    /// A tenant in strict mode, except from a principal that may go everywhere: an operator's work may be the
+    /// installation's own. Otherwise at least a realm.
     #[default]
     Usual,
-    /// A realm is enough, in strict mode too: the work of operators.
+    /// A realm is enough, in strict mode too.
     Realm,
     /// A tenant.
     Tenant,
@@ -100,7 +101,7 @@ impl TenantResolver {
         let tenant = caller.tenant(&realm_name, realm, home, hints)?;
         let org = caller.org(&realm_name, tenant.as_ref(), home, hints)?;
         let needs_tenant = match requires {
-            Requires::Usual => self.0.strict,
+            Requires::Usual => self.0.strict && !caller.everywhere(),
             Requires::Realm => false,
             Requires::Tenant | Requires::Org => true,
         };

@@ -1,14 +1,13 @@
-//! The tables the keys rest in, as numbered statements for a migration runner.
+//! The table the keys rest in.
 
-use runtime_db::Dialect;
+use runtime_migrate::{Migration, MigrationSet};
 
-/// One step: its number, its name, and the statements of one dialect.
-pub type Step = (u32, &'static str, &'static str);
+/// The schema of API keys, for a [`runtime_migrate::Migrator`]. Steps that were released never change.
+pub const SET: MigrationSet = MigrationSet { module: "apikey", migrations: &[API_KEYS] };
 
-/// The steps for a dialect, in order. Steps that were released never change.
-pub const fn steps(dialect: Dialect) -> &'static [Step] {
-    match dialect {
-        Dialect::Sqlite => &[(1, "api_keys", include_str!("../migrations/sqlite/0001_api_keys.sql"))],
-        Dialect::Postgres => &[(1, "api_keys", include_str!("../migrations/postgres/0001_api_keys.sql"))],
-    }
-}
+const API_KEYS: Migration = Migration::new(
+    1,
+    "api_keys",
+    include_str!("../migrations/sqlite/0001_api_keys.sql"),
+    include_str!("../migrations/postgres/0001_api_keys.sql"),
+);

@@ -91,6 +91,9 @@ fn in_database(
     app: &mut App,
     build: impl Fn(Arc<dyn KeyStore>) -> Result<ApiKeys, crate::KeyError> + Send + Sync + 'static,
 ) -> Result<(), SetupError> {
+    use runtime_migrate::MigrateApp;
+
+    app.migrations(crate::migrations::SET);
     app.services().singleton(API_KEYS, (runtime_db::DB,), move |(db,)| {
         let keys = build(Arc::new(crate::SqlKeyStore::new((*db).clone())));
         async move { keys }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::http_request::{self, HttpRequest};
+use crate::record;
 
 const TAG: &str = "jobs";
 
@@ -375,7 +376,8 @@ async fn cancel(
     Ctx(context): Ctx,
     Path(id): Path<JobId>,
 ) -> Result<Response> {
-    let state = container.get(JOBS).await?.cancel(&reach(context), id).await?;
+    let state = container.get(JOBS).await?.cancel(&reach(context.clone()), id).await?;
+    record::job(&container, &context, "jobs.cancelled", &id.to_string()).await?;
     Ok(Json(Standing { id: id.to_string(), state: state.as_str().to_owned() }).status(StatusCode::ACCEPTED))
 }
 
@@ -391,7 +393,8 @@ async fn redrive(
     Ctx(context): Ctx,
     Path(id): Path<JobId>,
 ) -> Result<Response> {
-    container.get(JOBS).await?.redrive(&reach(context), id).await?;
+    container.get(JOBS).await?.redrive(&reach(context.clone()), id).await?;
+    record::job(&container, &context, "jobs.redriven", &id.to_string()).await?;
     Ok(Json(Redriven { redriven: 1 }).status(StatusCode::ACCEPTED))
 }
 

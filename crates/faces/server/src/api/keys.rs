@@ -4,12 +4,16 @@ use http::StatusCode;
 use runtime_apikey::{API_KEYS, ApiKey, IssuedKey, KeyFilter, KeyId, NewKey};
 use runtime_http::axum::extract::State;
 use runtime_http::axum::response::Response;
-use runtime_http::{Ctx, HttpApp, Json, Path, Result, Route};
+use runtime_http::{Ctx, HttpApp, Json, Path, Query, Result, Route};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
-use runtime_kernel::{Clock, Context, Error, ErrorKind, Name, Reach, SystemClock, Timestamp, units};
+use runtime_kernel::{
+    Clock, Context, Error, ErrorKind, Name, Reach, SystemClock, TenantContext, Timestamp, units,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::record;
 
 const TAG: &str = "keys";
 
@@ -27,7 +31,8 @@ pub(super) fn routes(app: &mut App) {
             .summary("Lists API keys; never their secrets.")
             .tag(TAG)
             .scope("keys:read")
-            .answers::<KeyList>(200, "The keys."),
+            .query::<ListQuery>()
+            .answers::<KeyList>(200, "A page of keys."),
     );
     app.route(
         Route::post("/v1/keys/{id}/rotate", rotate)
@@ -133,12 +138,31 @@ async fn create(
         return Err(Error::new(ErrorKind::Forbidden, "auth.scope_missing", message).into());
     }
     let mut key = NewKey::new(body.description, body.scopes);
-    (key.realm, key.tenant, key.org) = (maker.realm.clone(), maker.tenant.clone(), maker.org.clone());
-    key.reach = maker.reach.clone();
+    match place(&context) {
+        // Made within a tenant, a key opens that tenant and nothing more, whoever makes it.
+        Some(place) => {
+            (key.realm, key.tenant, key.org) =
+                (Some(place.realm.clone()), place.tenant.clone(), place.org.clone());
+        }
+        None => {
+            (key.realm, key.tenant, key.org) = (maker.realm.clone(), maker.tenant.clone(), maker.org.clone());
+            key.reach = maker.reach.clone();
+        }
+    }
     key.created_by = Some(maker.id.to_string());
     key.expires_at = body.expires_in.and_then(|term| SystemClock.utc().checked_add(term).ok());
-    let issued = container.get(API_KEYS).await?.create(key).await?;
+    let keys = container.get(API_KEYS).await?;
+    let issued = keys.create(key).await?;
+    if let Err(error) = record::key(&container, &context, "keys.created", issued.key.id).await {
+        keys.revoke(issued.key.id, "its making could not be put on record").await?;
+        return Err(error.into());
+    }
     Ok(Json(Issued::from(&issued)).status(StatusCode::CREATED))
+}
+
+/// The tenant the request is in, if it is in one.
+fn place(context: &Context) -> Option<&TenantContext> {
+    context.tenant.as_deref().filter(|place| place.tenant.is_some())
 }
 
 fn maker(context: &Context) -> Result<&runtime_kernel::Principal, Error> {
@@ -146,25 +170,56 @@ fn maker(context: &Context) -> Result<&runtime_kernel::Principal, Error> {
     context.principal.as_deref().ok_or_else(missing)
 }
 
-/// The keys.
+/// Which keys.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Revoked ones too.
+    #[serde(default)]
+    revoked: bool,
+    /// Only those made after this one: the `next` of the page before.
+    #[schemars(with = "Option<String>")]
+    after: Option<KeyId>,
+    /// At most so many; 100 unless told, 1000 at most.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+}
+
+/// A page of keys.
 #[derive(Debug, Serialize, JsonSchema)]
 struct KeyList {
-    /// Newest first.
+    /// In the order they were made.
     keys: Vec<KeyView>,
+    /// What to ask for as `after` to get the next page.
+    next: Option<String>,
 }
 
-async fn list(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<KeyList>> {
-    let keys = container.get(API_KEYS).await?.list(&within(&context)?).await?;
-    Ok(Json(KeyList { keys: keys.iter().map(KeyView::from).collect() }))
+async fn list(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<KeyList>> {
+    if query.limit.is_some_and(|limit| !(1..=1000).contains(&limit)) {
+        let error = Error::new(ErrorKind::Invalid, "http.invalid_query", "`limit` must be 1 to 1000");
+        return Err(error.with_detail("limit", "must be 1 to 1000").into());
+    }
+    let mut filter = within(&context)?;
+    (filter.revoked, filter.after, filter.limit) = (query.revoked, query.after, query.limit);
+    let keys = container.get(API_KEYS).await?.list(&filter).await?;
+    let whole = keys.len() == filter.limit() as usize;
+    let next = keys.last().filter(|_| whole).map(|key| key.id.to_string());
+    Ok(Json(KeyList { keys: keys.iter().map(KeyView::from).collect(), next }))
 }
 
-/// The keys a principal may see: its tenant's, or all when it may go everywhere.
+/// The keys a request may see: those of the tenant it is in; outside one, all for a principal that may go everywhere
+/// and its own realm's and tenant's for any other.
 fn within(context: &Context) -> Result<KeyFilter, Error> {
     let maker = maker(context)?;
     let mut filter = KeyFilter::default();
-    if maker.reach != Reach::Everywhere {
-        filter.realm.clone_from(&maker.realm);
-        filter.tenant.clone_from(&maker.tenant);
+    match place(context) {
+        Some(place) => (filter.realm, filter.tenant) = (Some(place.realm.clone()), place.tenant.clone()),
+        None if maker.reach == Reach::Everywhere => {}
+        None => (filter.realm, filter.tenant) = (maker.realm.clone(), maker.tenant.clone()),
     }
     Ok(filter)
 }
@@ -198,6 +253,7 @@ async fn rotate(
 ) -> Result<Json<Issued>> {
     visible(&container, &context, id).await?;
     let issued = container.get(API_KEYS).await?.rotate(id, body.overlap).await?;
+    record::key(&container, &context, "keys.rotated", id).await?;
     Ok(Json(Issued::from(&issued)))
 }
 
@@ -208,5 +264,6 @@ async fn revoke(
 ) -> Result<Json<KeyView>> {
     visible(&container, &context, id).await?;
     let key = container.get(API_KEYS).await?.revoke(id, "revoked over the API").await?;
+    record::key(&container, &context, "keys.revoked", id).await?;
     Ok(Json(KeyView::from(&key)))
 }

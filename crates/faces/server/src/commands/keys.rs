@@ -1,13 +1,14 @@
 //! `runtime keys …`
 
-use runtime_apikey::{API_KEYS, KeyFilter, KeyState, NewKey};
+use runtime_apikey::{API_KEYS, ApiKey, KeyFilter, KeyState, NewKey};
 use runtime_kernel::config::Config;
 use runtime_kernel::{Clock, Error, ErrorKind, Name, Reach, SystemClock};
 
-use super::{Done, Failure, container};
+use super::{Done, Failure, container, operator};
 use crate::api::{Issued, KeyView};
 use crate::cli::KeysAction;
 use crate::output::{BOLD, DIM, Output, RESET, table};
+use crate::record;
 
 /// Works on the keys in the database.
 pub(super) async fn run(config: Config, action: KeysAction, output: Output) -> Done {
@@ -39,23 +40,34 @@ async fn act(
                 None => key.reach = Reach::Everywhere,
             }
             let issued = keys.create(key).await.map_err(Error::from)?;
+            record::key(container, &operator(), "keys.created", issued.key.id).await?;
             output.print(&Issued::from(&issued), shown);
         }
         KeysAction::Rotate { id, overlap } => {
             let issued = keys.rotate(parse(&id)?, overlap).await.map_err(Error::from)?;
+            record::key(container, &operator(), "keys.rotated", issued.key.id).await?;
             output.print(&Issued::from(&issued), shown);
         }
         KeysAction::Revoke { id, reason } => {
             let key = keys.revoke(parse(&id)?, &reason).await.map_err(Error::from)?;
+            record::key(container, &operator(), "keys.revoked", key.id).await?;
             output.print(&KeyView::from(&key), |key| format!("revoked {}", key.id));
         }
         KeysAction::List { all } => {
-            let found = keys.list(&KeyFilter::default()).await.map_err(Error::from)?;
             let now = SystemClock.utc();
-            let found = found
-                .iter()
-                .filter(|key| all || matches!(key.state(now), KeyState::Active | KeyState::Pending));
-            let found: Vec<KeyView> = found.map(KeyView::from).collect();
+            let mut found: Vec<KeyView> = Vec::new();
+            let mut filter = KeyFilter::default();
+            filter.revoked = all;
+            loop {
+                let page = keys.list(&filter).await.map_err(Error::from)?;
+                let shown =
+                    |key: &&_| all || matches!(ApiKey::state(key, now), KeyState::Active | KeyState::Pending);
+                found.extend(page.iter().filter(shown).map(KeyView::from));
+                filter.after = page.last().map(|key| key.id);
+                if page.len() < filter.limit() as usize {
+                    break;
+                }
+            }
             output.print(&found, |found| {
                 let row = |key: &KeyView| {
                     let tenant = key.tenant.clone().unwrap_or_else(|| "-".to_owned());

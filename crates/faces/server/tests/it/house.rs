@@ -30,7 +30,7 @@ pub(super) struct House {
     client: reqwest::Client,
     url: watch::Sender<String>,
     key: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A client of the tests' own; nothing they call speaks TLS, but reqwest wants to know who would.
@@ -50,8 +50,7 @@ impl House {
         let printed = process.stdout();
         let key =
             printed.split_whitespace().find(|word| word.starts_with("rt_")).unwrap_or_default().to_owned();
-        let house =
-            Self { spawn, process, client: client(), url: watch::Sender::new(address), key, _folder: folder };
+        let house = Self { spawn, process, client: client(), url: watch::Sender::new(address), key, folder };
         house.ready().await;
         house
     }
@@ -111,6 +110,11 @@ impl House {
 
     pub(super) fn printed(&self) -> String {
         self.process.stdout()
+    }
+
+    /// A file in the server's folder.
+    pub(super) fn file(&self, path: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(path)).unwrap()
     }
 
     pub(super) fn key(&self) -> &str {

@@ -29,7 +29,7 @@ async fn the_record_begins_with_the_start_and_keeps_what_the_last_workers_did() 
         .set("audit.file", file.to_str().unwrap())
         .build()
         .unwrap();
-    let app = App::new(config).with(AuditModule).with(Writer(memory.clone())).build().unwrap();
+    let app = App::new(config).with(AuditModule::new()).with(Writer(memory.clone())).build().unwrap();
     let audit = (*app.container().get(AUDIT).await.unwrap()).clone();
     let shutdown = (*app.container().get(SHUTDOWN).await.unwrap()).clone();
     let last = audit.clone();
@@ -58,7 +58,7 @@ async fn the_record_begins_with_the_start_and_keeps_what_the_last_workers_did() 
 #[test]
 fn a_writer_nobody_knows_is_refused_with_its_path() {
     let config = Config::builder().set("audit.writers", serde_json::json!(["carrier-pigeon"])).build();
-    let said = match config.map(|config| App::new(config).with(AuditModule).build()) {
+    let said = match config.map(|config| App::new(config).with(AuditModule::new()).build()) {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
         Ok(Ok(_)) => panic!("accepted"),

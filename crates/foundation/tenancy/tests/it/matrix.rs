@@ -69,7 +69,8 @@ fn obeys(
     let Ok(resolved) = &found else { return Ok(false) };
     law(within(resolved, who, multi, strict, default), "outside the principal's reach")?;
     law(exists(resolved), "nowhere")?;
-    law(!strict || resolved.context.tenant.is_some(), "strict without a tenant")?;
+    let operator = who.reach == Reach::Everywhere;
+    law(!strict || operator || resolved.context.tenant.is_some(), "strict without a tenant")?;
     let at = &resolved.context;
     law(asked.realm.as_ref().is_none_or(|realm| *realm == at.realm), "another realm than asked for")?;
     law(asked.tenant.is_none() || asked.tenant == at.tenant, "another tenant than asked for")?;

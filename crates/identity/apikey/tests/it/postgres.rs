@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use runtime_apikey::{ApiKeyConfig, ApiKeys, SqlKeyStore, laws, migrations};
-use runtime_db::{Database, DbConfig, Dialect, sqlx};
+use runtime_db::{Database, DbConfig, sqlx};
 use runtime_kernel::{Context, Source, SystemClock};
+use runtime_migrate::{MigrateOptions, Migrator};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sql_store_keeps_the_laws_on_postgres() {
@@ -13,9 +14,11 @@ async fn the_sql_store_keeps_the_laws_on_postgres() {
         let database = runtime_testkit::postgres::database().await.unwrap();
         let db = Database::connect(&DbConfig::at(database.url()), SystemClock::shared()).await.unwrap();
         databases.push(database);
-        for (_, _, sql) in migrations::steps(Dialect::Postgres) {
-            sqlx::raw_sql(*sql).execute(db.postgres().unwrap()).await.unwrap();
-        }
+        Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default())
+            .unwrap()
+            .run()
+            .await
+            .unwrap();
         SqlKeyStore::new(db)
     })
     .await;
@@ -25,9 +28,7 @@ async fn the_sql_store_keeps_the_laws_on_postgres() {
 async fn the_first_key_waits_for_one_that_is_being_written() {
     let database = runtime_testkit::postgres::database().await.unwrap();
     let db = Database::connect(&DbConfig::at(database.url()), SystemClock::shared()).await.unwrap();
-    for (_, _, sql) in migrations::steps(Dialect::Postgres) {
-        sqlx::raw_sql(*sql).execute(db.postgres().unwrap()).await.unwrap();
-    }
+    Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap().run().await.unwrap();
     let context = Context::new(Source::Internal, &SystemClock);
     let mut other = db.begin(&context).await.unwrap();
     let row =
