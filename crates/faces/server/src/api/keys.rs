@@ -138,16 +138,13 @@ async fn create(
         return Err(Error::new(ErrorKind::Forbidden, "auth.scope_missing", message).into());
     }
     let mut key = NewKey::new(body.description, body.scopes);
-    match place(&context) {
+    if let Some(place) = place(&context) {
         // Made within a tenant, a key opens that tenant and nothing more, whoever makes it.
-        Some(place) => {
-            (key.realm, key.tenant, key.org) =
-                (Some(place.realm.clone()), place.tenant.clone(), place.org.clone());
-        }
-        None => {
-            (key.realm, key.tenant, key.org) = (maker.realm.clone(), maker.tenant.clone(), maker.org.clone());
-            key.reach = maker.reach.clone();
-        }
+        (key.realm, key.tenant, key.org) =
+            (Some(place.realm.clone()), place.tenant.clone(), place.org.clone());
+    } else {
+        (key.realm, key.tenant, key.org) = (maker.realm.clone(), maker.tenant.clone(), maker.org.clone());
+        key.reach = maker.reach.clone();
     }
     key.created_by = Some(maker.id.to_string());
     key.expires_at = body.expires_in.and_then(|term| SystemClock.utc().checked_add(term).ok());
