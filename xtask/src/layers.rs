@@ -17,6 +17,7 @@ pub(crate) fn run() -> Outcome {
     let workspace = Workspace::load()?;
     let mut breaches = floors(&workspace.packages);
     breaches.extend(kernel(&workspace));
+    breaches.extend(umbrella(&workspace.packages));
     breaches.extend(msrv(&workspace));
     if breaches.is_empty() {
         println!(
@@ -95,6 +96,18 @@ fn kernel(workspace: &Workspace) -> Vec<String> {
     banned.map(|name| format!("runtime-kernel pulls in {name}")).collect()
 }
 
+/// The umbrella holds every crate of every wing below the faces.
+fn umbrella(packages: &[Package]) -> Vec<String> {
+    let Some(umbrella) = packages.iter().find(|package| package.name == "runtime") else { return Vec::new() };
+    let inside = |package: &&Package| {
+        WINGS.contains(&package.wing.as_str())
+            && package.wing != "faces"
+            && !umbrella.uses.contains(&package.name)
+    };
+    let left_out = packages.iter().filter(inside);
+    left_out.map(|package| format!("runtime does not re-export {}", package.name)).collect()
+}
+
 fn msrv(workspace: &Workspace) -> Vec<String> {
     let running =
         crate::shell::read(std::process::Command::new("rustc").arg("--version")).unwrap_or_default();
@@ -113,6 +126,17 @@ mod tests {
     fn package(name: &str, wing: &str, uses: &[&str]) -> Package {
         let uses = uses.iter().map(|name| (*name).to_owned()).collect();
         Package { name: name.to_owned(), wing: wing.to_owned(), uses, ..Package::default() }
+    }
+
+    #[test]
+    fn a_crate_the_umbrella_leaves_out_is_found() {
+        let all = [
+            package("runtime", "faces", &["k"]),
+            package("k", "kernel", &[]),
+            package("j", "work", &[]),
+            package("t", "tools", &[]),
+        ];
+        assert_eq!(umbrella(&all), ["runtime does not re-export j"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The servers tests need: already running by URL, else a binary on the machine, else Debian's packages.
+//! The servers and tools tests need: already running by URL, else a binary on the machine, else Debian's packages.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,9 +12,11 @@ struct Server {
     package: &'static str,
 }
 
-const SERVERS: [Server; 2] = [
+const SERVERS: [Server; 3] = [
     Server { name: "Postgres", url: "RUNTIME_TEST_POSTGRES_URL", binary: "postgres", package: "postgresql" },
     Server { name: "Redis", url: "RUNTIME_TEST_REDIS_URL", binary: "redis-server", package: "redis-server" },
+    // The README's own commands are run.
+    Server { name: "curl", url: "", binary: "curl", package: "curl" },
 ];
 
 /// Finds each server, else installs it, else says the exact command to type.
@@ -22,9 +24,7 @@ const SERVERS: [Server; 2] = [
 /// The test kit starts the binaries it finds, once per run and on free ports.
 pub(crate) fn ensure() -> Outcome {
     for server in SERVERS {
-        if let Ok(url) = std::env::var(server.url)
-            && !url.is_empty()
-        {
+        if !server.url.is_empty() && std::env::var(server.url).is_ok_and(|url| !url.is_empty()) {
             println!("{}: running, by {}", server.name, server.url);
         } else if let Some(path) = find(server.binary) {
             println!("{}: {}", server.name, path.display());
@@ -43,10 +43,11 @@ fn find(binary: &str) -> Option<PathBuf> {
 }
 
 fn install(server: &Server) -> Outcome {
-    let by_hand = format!(
-        "{} is not here. Install it with `sudo apt-get install -y {}`, or name a running one in {}",
-        server.name, server.package, server.url
-    );
+    let mut by_hand =
+        format!("{} is not here. Install it with `sudo apt-get install -y {}`", server.name, server.package);
+    if !server.url.is_empty() {
+        by_hand = format!("{by_hand}, or name a running one in {}", server.url);
+    }
     if !on_path("apt-get") {
         return Err(by_hand);
     }

@@ -26,7 +26,7 @@ impl Module for Greetings {
 }
 
 async fn greet(
-    runtime::http::axum::extract::State(services): runtime::http::axum::extract::State<Container>,
+    State(services): State<Container>,
     Ctx(context): Ctx,
     Path(name): Path<String>,
 ) -> runtime::http::Result<Json<String>> {

@@ -8,6 +8,9 @@ pub use runtime_kernel::{app, config, container, lifecycle};
 /// API keys.
 #[cfg(feature = "apikey")]
 pub use runtime_apikey as apikey;
+/// The record of who did what.
+#[cfg(feature = "audit")]
+pub use runtime_audit as audit;
 /// Outbound HTTP.
 #[cfg(feature = "client")]
 pub use runtime_client as client;
@@ -47,7 +50,20 @@ pub mod prelude {
     pub use runtime_kernel::{Classify, Clock, Context, Deadline, Error, ErrorKind, Mode, Retry};
 
     #[cfg(feature = "http")]
+    pub use runtime_http::axum::extract::State;
+    #[cfg(feature = "http")]
     pub use runtime_http::{Ctx, HttpApp, HttpModule, Json, Path, Query, Route};
     #[cfg(feature = "jobs")]
     pub use runtime_jobs::{JOBS, JobContext, JobKind, JobsModule, NewJob};
+}
+
+/// The guide's examples, run with those of the crates.
+#[cfg(all(doctest, feature = "full"))]
+mod guide {
+    #[doc = include_str!("../../../../docs/src/start.md")]
+    struct Start;
+    #[doc = include_str!("../../../../docs/src/concepts.md")]
+    struct Concepts;
+    #[doc = include_str!("../../../../docs/architecture.md")]
+    struct Architecture;
 }

@@ -12,6 +12,7 @@ mod it {
     mod first_run;
     mod hook;
     mod house;
+    mod readme;
     mod shutdown;
     mod soak;
     mod split_modes;
