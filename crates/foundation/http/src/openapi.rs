@@ -69,14 +69,13 @@ fn operation_id(route: &RouteInfo) -> String {
 }
 
 fn parameters(route: &RouteInfo, generator: &mut SchemaGenerator) -> Vec<Value> {
+    let described = route.parameters.map(|parameters| json!(parameters(generator)));
     let names = route.path.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name);
     let mut parameters: Vec<Value> = names
         .map(|name| name.trim_start_matches('*'))
         .map(|name| {
-            let mut schema = json!({ "type": "string" });
-            if name == "id" || name.ends_with("_id") {
-                schema = json!({ "type": "string", "maxLength": 200 });
-            }
+            let schema = described.as_ref().and_then(|schema| schema.get("properties")?.get(name)).cloned();
+            let schema = schema.unwrap_or_else(|| json!({ "type": "string" }));
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
         })
         .collect();

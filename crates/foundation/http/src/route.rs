@@ -44,6 +44,7 @@ pub struct RouteInfo {
     pub public: bool,
     pub(crate) body: Option<SchemaOf>,
     pub(crate) query: Option<SchemaOf>,
+    pub(crate) parameters: Option<SchemaOf>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) problems: Vec<u16>,
     pub(crate) log: bool,
@@ -95,6 +96,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             public: false,
             body: None,
             query: None,
+            parameters: None,
             answers: Vec::new(),
             problems: Vec::new(),
             log: true,
@@ -141,6 +143,13 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
     #[must_use]
     pub fn query<T: JsonSchema>(mut self) -> Self {
         self.info.query = Some(|generator| T::json_schema(generator));
+        self
+    }
+
+    /// The parameters in its path: the properties of an object. Without it each is described as a string.
+    #[must_use]
+    pub fn path<T: JsonSchema>(mut self) -> Self {
+        self.info.parameters = Some(|generator| T::json_schema(generator));
         self
     }
 

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::schema::{Id, Label, Moment, Span, StateName, whole};
 use crate::http_request::{self, HttpRequest};
 use crate::record;
 
@@ -44,6 +45,7 @@ pub(super) fn routes(app: &mut App) {
             .summary("Shows a job with every attempt at it.")
             .tag(TAG)
             .scope("jobs:read")
+            .path::<ById>()
             .answers::<JobView>(200, "The job.")
             .problems(&[404]),
     );
@@ -52,6 +54,7 @@ pub(super) fn routes(app: &mut App) {
             .summary("Cancels a job: at once while it waits, cooperatively while it runs.")
             .tag(TAG)
             .scope("jobs:write")
+            .path::<ById>()
             .answers::<Standing>(202, "Where the job stands now.")
             .problems(&[404, 409]),
     );
@@ -60,6 +63,7 @@ pub(super) fn routes(app: &mut App) {
             .summary("Puts a dead job back into the queue.")
             .tag(TAG)
             .scope("jobs:write")
+            .path::<ById>()
             .answers::<Redriven>(202, "It is back in the queue.")
             .problems(&[404, 409]),
     );
@@ -72,37 +76,47 @@ pub(super) fn routes(app: &mut App) {
     );
 }
 
+/// Which job.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ById {
+    /// The job's id.
+    #[schemars(with = "Id")]
+    id: JobId,
+}
+
 /// A job to enqueue.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Enqueue {
     /// Which handler runs it, for example `http.request`.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "Label")]
     kind: String,
     /// What the handler gets.
     #[serde(default)]
     payload: Value,
     /// The queue; `default` unless told.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "Option<Label>")]
     queue: Option<String>,
     /// Lower runs first.
+    #[serde(default, deserialize_with = "whole")]
     priority: Option<i16>,
     /// Not before this time.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Moment>")]
     run_at: Option<Timestamp>,
     /// How often it is tried at most.
+    #[serde(default, deserialize_with = "whole")]
     #[schemars(range(min = 1, max = 1000))]
     max_attempts: Option<u32>,
     /// How long one attempt may take, for example `30s`.
     #[serde(default, with = "units::duration_option")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Span>")]
     timeout: Option<std::time::Duration>,
     /// No second unfinished job of this kind may have this key.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "Option<Label>")]
     unique_key: Option<String>,
     /// Keeps the key taken for so long, even once the job has finished.
     #[serde(default, with = "units::duration_option")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Span>")]
     unique_for: Option<std::time::Duration>,
 }
 
@@ -160,13 +174,15 @@ async fn enqueue(
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     /// Only in this state: scheduled, available, running, completed, dead or cancelled.
-    state: Option<String>,
+    #[schemars(with = "Option<StateName>")]
+    state: Option<JobState>,
     /// Only of this kind.
     kind: Option<String>,
     /// Only in this queue.
     queue: Option<String>,
     /// Only older than this one: the `next` of the page before.
-    before: Option<String>,
+    #[schemars(with = "Option<Id>")]
+    before: Option<JobId>,
     /// At most so many; 50 unless told, 1000 at most.
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
@@ -174,23 +190,17 @@ struct ListQuery {
 
 impl ListQuery {
     fn filter(self) -> Result<Filter, Error> {
-        let invalid = |at: &str, message: &str| {
-            Error::new(ErrorKind::Invalid, "http.invalid_query", format!("`{at}` {message}"))
-                .with_detail(at, message)
-        };
-        let state =
-            self.state.map(|text| JobState::parse(&text).ok_or_else(|| invalid("state", "is not a state")));
-        let before = self.before.map(|text| text.parse().map_err(|_| invalid("before", "is not a job's id")));
         let limit = self.limit.unwrap_or(50);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(invalid("limit", "must be 1 to 1000"));
+            let error = Error::new(ErrorKind::Invalid, "http.invalid_query", "`limit` must be 1 to 1000");
+            return Err(error.with_detail("limit", "must be 1 to 1000"));
         }
         Ok(Filter {
             tenant: None,
-            state: state.transpose()?,
+            state: self.state,
             kind: self.kind,
             queue: self.queue,
-            before: before.transpose()?,
+            before: self.before,
             limit,
         })
     }
@@ -226,7 +236,8 @@ pub(crate) struct JobView {
     pub(crate) kind: String,
     /// Its queue.
     pub(crate) queue: String,
-    /// Where it stands: scheduled, available, running, completed, dead or cancelled.
+    /// Where it stands.
+    #[schemars(with = "StateName")]
     pub(crate) state: String,
     /// Lower runs first.
     pub(crate) priority: i16,
@@ -357,7 +368,7 @@ fn reach(mut context: Context) -> Context {
 async fn show(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Path(id): Path<JobId>,
+    Path(ById { id }): Path<ById>,
 ) -> Result<Json<JobView>> {
     Ok(Json(container.get(JOBS).await?.get(&reach(context), id).await?.into()))
 }
@@ -374,7 +385,7 @@ struct Standing {
 async fn cancel(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Path(id): Path<JobId>,
+    Path(ById { id }): Path<ById>,
 ) -> Result<Response> {
     let state = container.get(JOBS).await?.cancel(&reach(context.clone()), id).await?;
     record::job(&container, &context, "jobs.cancelled", &id.to_string()).await?;
@@ -391,7 +402,7 @@ struct Redriven {
 async fn redrive(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Path(id): Path<JobId>,
+    Path(ById { id }): Path<ById>,
 ) -> Result<Response> {
     container.get(JOBS).await?.redrive(&reach(context.clone()), id).await?;
     record::job(&container, &context, "jobs.redriven", &id.to_string()).await?;

@@ -13,6 +13,7 @@ use runtime_kernel::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schema::{Id, Line, Overlap, Scope, Span};
 use crate::record;
 
 const TAG: &str = "keys";
@@ -39,6 +40,7 @@ pub(super) fn routes(app: &mut App) {
             .summary("Replaces a key's secret; the old one holds for the overlap.")
             .tag(TAG)
             .scope("keys:write")
+            .path::<ById>()
             .takes::<Rotate>()
             .answers::<Issued>(200, "The key with its new secret.")
             .problems(&[404, 409]),
@@ -48,9 +50,18 @@ pub(super) fn routes(app: &mut App) {
             .summary("Revokes a key.")
             .tag(TAG)
             .scope("keys:write")
+            .path::<ById>()
             .answers::<KeyView>(200, "The key, revoked.")
             .problems(&[404]),
     );
+}
+
+/// Which key.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ById {
+    /// The key's id.
+    #[schemars(with = "Id")]
+    id: KeyId,
 }
 
 /// A key as it is shown.
@@ -116,14 +127,14 @@ impl From<&IssuedKey> for Issued {
 #[serde(deny_unknown_fields)]
 struct Create {
     /// What it is for.
-    #[schemars(length(max = 200))]
+    #[schemars(with = "Line")]
     description: String,
     /// What it may do, for example `jobs:write`. No more than its maker may.
-    #[schemars(length(max = 64))]
+    #[schemars(with = "Vec<Scope>", length(max = 64))]
     scopes: Vec<String>,
     /// How long it holds, for example `90d`; for ever unless told.
     #[serde(default, with = "units::duration_option")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Span>")]
     expires_in: Option<std::time::Duration>,
 }
 
@@ -147,7 +158,7 @@ async fn create(
         key.reach = maker.reach.clone();
     }
     key.created_by = Some(maker.id.to_string());
-    key.expires_at = body.expires_in.and_then(|term| SystemClock.utc().checked_add(term).ok());
+    key.expires_at = body.expires_in.map(expiry).transpose()?;
     let keys = container.get(API_KEYS).await?;
     let issued = keys.create(key).await?;
     if let Err(error) = record::key(&container, &context, "keys.created", issued.key.id).await {
@@ -155,6 +166,19 @@ async fn create(
         return Err(error.into());
     }
     Ok(Json(Issued::from(&issued)).status(StatusCode::CREATED))
+}
+
+/// When a key made now for so long ends.
+pub(crate) fn expiry(term: std::time::Duration) -> Result<Timestamp, Error> {
+    let too_far = |_| {
+        Error::new(
+            ErrorKind::Invalid,
+            "apikey.invalid_request",
+            "the key would expire later than time is counted",
+        )
+        .with_detail("/expires_in", "is too long")
+    };
+    SystemClock.utc().checked_add(term).map_err(too_far)
 }
 
 /// The tenant the request is in, if it is in one.
@@ -175,7 +199,7 @@ struct ListQuery {
     #[serde(default)]
     revoked: bool,
     /// Only those made after this one: the `next` of the page before.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Id>")]
     after: Option<KeyId>,
     /// At most so many; 100 unless told, 1000 at most.
     #[schemars(range(min = 1, max = 1000))]
@@ -238,14 +262,14 @@ async fn visible(container: &Container, context: &Context, id: KeyId) -> Result<
 struct Rotate {
     /// How long the old secret holds beside the new one, for example `24h`.
     #[serde(with = "units::duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "Overlap")]
     overlap: std::time::Duration,
 }
 
 async fn rotate(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Path(id): Path<KeyId>,
+    Path(ById { id }): Path<ById>,
     Json(body): Json<Rotate>,
 ) -> Result<Json<Issued>> {
     visible(&container, &context, id).await?;
@@ -257,7 +281,7 @@ async fn rotate(
 async fn revoke(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Path(id): Path<KeyId>,
+    Path(ById { id }): Path<ById>,
 ) -> Result<Json<KeyView>> {
     visible(&container, &context, id).await?;
     let key = container.get(API_KEYS).await?.revoke(id, "revoked over the API").await?;

@@ -3,11 +3,12 @@
 mod jobs;
 mod keys;
 mod probes;
+mod schema;
 
 use runtime_kernel::app::App;
 
 pub(crate) use jobs::JobView;
-pub(crate) use keys::{Issued, KeyView};
+pub(crate) use keys::{Issued, KeyView, expiry};
 
 /// Adds every route.
 pub(crate) fn routes(app: &mut App) {

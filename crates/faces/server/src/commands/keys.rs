@@ -5,7 +5,7 @@ use runtime_kernel::config::Config;
 use runtime_kernel::{Clock, Error, ErrorKind, Name, Reach, SystemClock};
 
 use super::{Done, Failure, container, operator};
-use crate::api::{Issued, KeyView};
+use crate::api::{Issued, KeyView, expiry};
 use crate::cli::KeysAction;
 use crate::output::{BOLD, DIM, Output, RESET, table};
 use crate::record;
@@ -31,7 +31,7 @@ async fn act(
         KeysAction::Create { name, scopes, tenant, expires_in } => {
             let mut key = NewKey::new(name, scopes);
             key.created_by = Some("cli".to_owned());
-            key.expires_at = expires_in.and_then(|term| SystemClock.utc().checked_add(term).ok());
+            key.expires_at = expires_in.map(expiry).transpose()?;
             match tenant {
                 Some(tenant) => {
                     key.realm = Some(Name::new("main").map_err(|error| Error::invalid(error.to_string()))?);
