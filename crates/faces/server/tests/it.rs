@@ -9,6 +9,7 @@
 //! The real binary, driven as a user drives it.
 
 mod it {
+    mod commands;
     mod first_run;
     mod hook;
     mod house;

@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use pin_project_lite::pin_project;
 use runtime_kernel::{Context, Deadline, Error, ErrorKind, RequestId, SharedClock, Source, TraceContext};
@@ -105,13 +106,8 @@ impl Receive {
         let budget =
             budget(&parts.headers).map_or(config.request_timeout, |asked| asked.min(config.request_timeout));
         let deadline = began.checked_add(budget).map_or(Deadline::NONE, Deadline::at);
-        let log = (config.access_log && tracing::enabled!(target: "http.access", tracing::Level::INFO)).then(
-            || Logged {
-                method: parts.method.clone(),
-                path: parts.uri.path().to_owned(),
-                trace: trace.clone(),
-            },
-        );
+        let log = (config.access_log && tracing::enabled!(target: "http.access", tracing::Level::INFO))
+            .then(|| Logged { target: parts.uri.path_and_query().cloned(), trace_id: trace.trace_id() });
         let method = parts.method.clone();
         let http1 = parts.version <= Version::HTTP_11;
         let state = if refused.is_some() {
@@ -146,9 +142,8 @@ impl Receive {
 
 /// What the access log keeps of a request's head.
 struct Logged {
-    method: Method,
-    path: String,
-    trace: TraceContext,
+    target: Option<PathAndQuery>,
+    trace_id: [u8; 16],
 }
 
 pin_project! {
@@ -225,16 +220,29 @@ impl Future for ReceiveFuture {
         {
             tracing::info!(
                 target: "http.access",
-                method = %logged.method,
-                path = logged.path,
+                method = this.method.as_str(),
+                path = logged.target.as_ref().map_or("", |target| target.path()),
                 status = response.status().as_u16(),
-                duration_ms = took.as_secs_f64() * 1e3,
+                duration_ms = milliseconds(took),
                 request_id = this.echoed.to_str().unwrap_or_default(),
-                trace_id = logged.trace.trace_id_hex(),
+                trace_id = hex(logged.trace_id, &mut [0; 32]),
             );
         }
         Poll::Ready(response.map(|body| Answer::new(body, running)))
     }
+}
+
+fn hex(bytes: [u8; 16], space: &mut [u8; 32]) -> &str {
+    uuid::Uuid::from_bytes(bytes).simple().encode_lower(space)
+}
+
+/// To the microsecond: more is noise.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the microseconds of a request fit a float's 53 bits for 285 years"
+)]
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
 }
 
 fn finish(response: &mut Response, request_id: &HeaderValue) {

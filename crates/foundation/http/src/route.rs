@@ -1,11 +1,14 @@
 //! A route: what it answers, who may call it, and how it describes itself.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::router::{Gate, Gated};
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
@@ -25,6 +28,7 @@ type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 pub struct Route<S = ()> {
     pub(crate) info: RouteInfo,
     pub(crate) handler: MethodRouter<S>,
+    pub(crate) gate: Arc<OnceLock<Gated>>,
 }
 
 /// What is known of a route without calling it.
@@ -72,7 +76,9 @@ macro_rules! methods {
             H: Handler<T, S>,
             T: 'static,
         {
-            Self::new(Method::$method, on(MethodFilter::$method, handler), path.into())
+            let gate = Arc::default();
+            let handler = Gate { gated: Arc::clone(&gate), inner: handler };
+            Self::new(Method::$method, on(MethodFilter::$method, handler), gate, path.into())
         }
     )+};
 }
@@ -86,7 +92,12 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
         delete DELETE "A `DELETE` route.",
     }
 
-    fn new(method: Method, handler: MethodRouter<S>, path: Cow<'static, str>) -> Self {
+    fn new(
+        method: Method,
+        handler: MethodRouter<S>,
+        gate: Arc<OnceLock<Gated>>,
+        path: Cow<'static, str>,
+    ) -> Self {
         let info = RouteInfo {
             method,
             path,
@@ -101,7 +112,7 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
             problems: Vec::new(),
             log: true,
         };
-        Self { info, handler }
+        Self { info, handler, gate }
     }
 
     /// What it does, in a line.

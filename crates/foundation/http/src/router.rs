@@ -1,16 +1,16 @@
 //! Routes and layers, put together into one router that guards every route.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context as Poller, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as Poller, Poll, ready};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::handler::Handler;
 use axum::response::Response;
 use http::Method;
 use pin_project_lite::pin_project;
 use runtime_kernel::{Context, Error, ErrorKind};
-use tower::{Layer, Service};
 
 use crate::phase::Stack;
 use crate::problem::{HttpError, respond};
@@ -31,8 +31,8 @@ pub fn router<S: Clone + Send + Sync + 'static>(routes: Vec<Route<S>>, stack: St
     let mut built = Router::new().fallback(not_found);
     for (index, route) in routes.into_iter().enumerate() {
         let path = route.info.path.clone().into_owned();
-        let gate = GateLayer(Arc::new(Gated::new(index, &route.info)));
-        built = built.route(&path, route.handler.layer(gate));
+        let _ = route.gate.set(Gated::new(index, &route.info));
+        built = built.route(&path, route.handler);
     }
     // Only now: axum gives this answer to the routes it knows already.
     let built = built.method_not_allowed_fallback(method_not_allowed);
@@ -50,7 +50,7 @@ async fn method_not_allowed(method: Method) -> HttpError {
 
 /// What a route asks of its callers.
 #[derive(Debug)]
-struct Gated {
+pub(crate) struct Gated {
     route: RouteIndex,
     scope: Option<&'static str>,
     public: bool,
@@ -90,68 +90,52 @@ impl Gated {
     }
 }
 
+/// A handler behind what its route asks. It is a handler itself: a layer of axum's would box each answer once more.
 #[derive(Clone)]
-struct GateLayer(Arc<Gated>);
-
-impl<S> Layer<S> for GateLayer {
-    type Service = Gate<S>;
-
-    fn layer(&self, inner: S) -> Gate<S> {
-        Gate { gated: Arc::clone(&self.0), inner }
-    }
+pub(crate) struct Gate<H> {
+    /// Set when the router is put together; until then nobody passes.
+    pub(crate) gated: Arc<OnceLock<Gated>>,
+    pub(crate) inner: H,
 }
 
-#[derive(Clone)]
-struct Gate<S> {
-    gated: Arc<Gated>,
-    inner: S,
-}
+impl<H: Handler<T, S>, T, S> Handler<T, S> for Gate<H> {
+    type Future = GateFuture<H::Future>;
 
-impl<S: Service<Request, Response = Response>> Service<Request> for Gate<S> {
-    type Response = Response;
-    type Error = S::Error;
-    type Future = GateFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request) -> GateFuture<S::Future> {
-        let (refused, inner) = match self.gated.refusal(&request) {
-            Some(error) => (Some(respond(&error)), None),
-            None => (None, Some(self.inner.call(request))),
+    fn call(self, request: Request, state: S) -> GateFuture<H::Future> {
+        let refusal = match self.gated.get() {
+            Some(gated) => gated.refusal(&request),
+            None => Some(Error::internal("a route was called before its router was put together")),
         };
-        GateFuture { inner, refused, gated: Arc::clone(&self.gated) }
+        let (refused, inner) = match refusal {
+            Some(error) => (Some(respond(&error)), None),
+            None => (None, Some(self.inner.call(request, state))),
+        };
+        GateFuture { inner, refused, gated: self.gated }
     }
 }
 
 pin_project! {
-    struct GateFuture<F> {
+    pub(crate) struct GateFuture<F> {
         #[pin]
         inner: Option<F>,
         refused: Option<Response>,
-        gated: Arc<Gated>,
+        gated: Arc<OnceLock<Gated>>,
     }
 }
 
-impl<F, E> Future for GateFuture<F>
-where
-    F: Future<Output = Result<Response, E>>,
-{
-    type Output = F::Output;
+impl<F: Future<Output = Response>> Future for GateFuture<F> {
+    type Output = Response;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Response> {
         let this = self.project();
         let mut response = match (this.refused.take(), this.inner.as_pin_mut()) {
             (Some(refused), _) => refused,
-            (None, Some(inner)) => match inner.poll(cx) {
-                Poll::Ready(Ok(response)) => response,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            },
+            (None, Some(inner)) => ready!(inner.poll(cx)),
             (None, None) => return Poll::Pending,
         };
-        response.extensions_mut().insert(this.gated.route.clone());
-        Poll::Ready(Ok(response))
+        if let Some(gated) = this.gated.get() {
+            response.extensions_mut().insert(gated.route.clone());
+        }
+        Poll::Ready(response)
     }
 }

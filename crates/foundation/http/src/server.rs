@@ -41,6 +41,9 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// bare status.
 const HEADROOM: usize = 8;
 
+/// The most headers hyper takes unless told; told, it clears a list of that length for every request.
+const HYPER_HEADERS: usize = 100;
+
 /// Why the server could not begin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -387,8 +390,11 @@ fn builder(config: &HttpConfig) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         // `Transport` times heads: hyper would count the wait between requests too, and set a timer for each.
         .header_read_timeout(None)
-        .max_headers(config.max_headers.saturating_mul(HEADROOM))
-        .max_buf_size(head.max(8 * 1024))
+        .max_buf_size(head.max(8 * 1024));
+    if config.max_headers > HYPER_HEADERS {
+        builder.http1().max_headers(config.max_headers.saturating_mul(HEADROOM));
+    }
+    builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)

@@ -4,6 +4,8 @@ use runtime_apikey::{API_KEYS, ApiKey, KeyFilter, KeyState, NewKey};
 use runtime_kernel::config::Config;
 use runtime_kernel::{Clock, Error, ErrorKind, Name, Reach, SystemClock};
 
+use runtime_tenancy::TenancyConfig;
+
 use super::{Done, Failure, container, operator};
 use crate::api::{Issued, KeyView, expiry};
 use crate::cli::KeysAction;
@@ -12,14 +14,16 @@ use crate::record;
 
 /// Works on the keys in the database.
 pub(super) async fn run(config: Config, action: KeysAction, output: Output) -> Done {
+    let tenancy: TenancyConfig = config.section()?;
     let container = container(config).await?;
-    let done = act(&container, action, output).await;
+    let done = act(&container, &tenancy.default_realm, action, output).await;
     container.dispose().await;
     done.map(|()| 0)
 }
 
 async fn act(
     container: &runtime_kernel::container::Container,
+    realm: &Name,
     action: KeysAction,
     output: Output,
 ) -> Result<(), Failure> {
@@ -34,7 +38,7 @@ async fn act(
             key.expires_at = expires_in.map(expiry).transpose()?;
             match tenant {
                 Some(tenant) => {
-                    key.realm = Some(Name::new("main").map_err(|error| Error::invalid(error.to_string()))?);
+                    key.realm = Some(realm.clone());
                     key.tenant = Some(tenant);
                 }
                 None => key.reach = Reach::Everywhere,

@@ -1,8 +1,9 @@
 //! How a record looks: one JSON object, or a line for eyes.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 
-use jiff::tz::TimeZone;
+use runtime_kernel::Timestamp;
 use tracing::Level;
 
 use super::fields::{Fields, Value};
@@ -39,9 +40,20 @@ impl Style {
 }
 
 fn json(out: &mut String, record: &Record<'_>, tail: &str) {
-    let _ = write!(out, r#"{{"ts":"{:.6}","level":"{}""#, record.ts, level(record.level));
-    member(out, "target", &Value::Text(record.target.to_owned()));
-    member(out, "msg", record.fields.get("message").unwrap_or(&Value::Text(String::new())));
+    out.push_str(r#"{"ts":""#);
+    date(out, record.ts);
+    out.push('T');
+    daytime(out, record.ts);
+    out.push('.');
+    digits(out, micros(record.ts), 6);
+    for part in [r#"Z","level":""#, level(record.level), r#"","target":"#] {
+        out.push_str(part);
+    }
+    quote(out, record.target);
+    match record.fields.get("message") {
+        Some(message) => member(out, "msg", message),
+        None => out.push_str(r#","msg":"""#),
+    }
     for name in ["trace_id", "request_id"] {
         if let Some(value) = record.fields.get(name) {
             member(out, name, value);
@@ -78,8 +90,50 @@ fn json_value(out: &mut String, value: &Value) {
 }
 
 fn quote(out: &mut String, text: &str) {
-    // A string always serialises.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        // A string always serialises.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
+
+/// The time of day in UTC, to the second.
+fn daytime(out: &mut String, ts: Timestamp) {
+    let second = ts.as_microsecond().div_euclid(1_000_000).rem_euclid(86_400);
+    digits(out, second / 3600, 2);
+    out.push(':');
+    digits(out, second / 60 % 60, 2);
+    out.push(':');
+    digits(out, second % 60, 2);
+}
+
+/// A number's last decimal digits.
+fn digits(out: &mut String, number: i64, count: u32) {
+    for place in (0..count).rev() {
+        let digit = (number / 10_i64.pow(place)).rem_euclid(10);
+        out.push(u32::try_from(digit).ok().and_then(|digit| char::from_digit(digit, 10)).unwrap_or('0'));
+    }
+}
+
+/// Microseconds within the second.
+fn micros(ts: Timestamp) -> i64 {
+    ts.as_microsecond().rem_euclid(1_000_000)
+}
+
+/// The day in UTC. It is worked out once a day.
+fn date(out: &mut String, ts: Timestamp) {
+    thread_local!(static TODAY: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) });
+    let day = ts.as_microsecond().div_euclid(86_400_000_000);
+    TODAY.with_borrow_mut(|(known, text)| {
+        if *known != day {
+            *known = day;
+            *text = ts.strftime("%Y-%m-%d").to_string();
+        }
+        out.push_str(text);
+    });
 }
 
 fn pretty(out: &mut String, record: &Record<'_>, colour: bool) {
@@ -90,29 +144,48 @@ fn pretty(out: &mut String, record: &Record<'_>, colour: bool) {
         (true, Level::INFO) => ("\x1b[32m", "\x1b[2m", "\x1b[0m"),
         (true, _) => ("\x1b[36m", "\x1b[2m", "\x1b[0m"),
     };
-    let time = record.ts.to_zoned(TimeZone::UTC).strftime("%H:%M:%S%.3f").to_string();
-    let _ = write!(out, "{dim}{time}{off} {on}{:5}{off} {dim}{}:{off} ", level(record.level), record.target);
+    out.push_str(dim);
+    daytime(out, record.ts);
+    out.push('.');
+    digits(out, micros(record.ts) / 1000, 3);
+    // The levels stand under one another.
+    let (level, gap) = (level(record.level), if level(record.level).len() == 4 { "  " } else { " " });
+    for part in [off, " ", on, level, off, gap, dim, record.target, ":", off, " "] {
+        out.push_str(part);
+    }
     if let Some(message) = record.fields.get("message") {
-        plain(out, &message.to_string());
+        plain(out, message);
     }
     for (name, value) in rest(&record.fields) {
-        let _ = write!(out, " {dim}{name}={off}");
-        plain(out, &value.to_string());
+        for part in [" ", dim, name, "=", off] {
+            out.push_str(part);
+        }
+        plain(out, value);
     }
     if let Some(request) = record.fields.get("request_id") {
-        let _ = write!(out, " {dim}request_id=");
-        plain(out, &request.to_string());
+        for part in [" ", dim, "request_id="] {
+            out.push_str(part);
+        }
+        plain(out, request);
         out.push_str(off);
     }
 }
 
 /// Control characters would let a caller forge lines or drive the terminal.
-fn plain(out: &mut String, text: &str) {
-    for c in text.chars() {
-        if c.is_control() {
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
+fn plain(out: &mut String, value: &Value) {
+    match value {
+        Value::Text(text) if text.bytes().all(|byte| (b' '..0x7f).contains(&byte)) => out.push_str(text),
+        Value::Text(text) => {
+            for c in text.chars() {
+                if c.is_control() {
+                    let _ = write!(out, "{}", c.escape_default());
+                } else {
+                    out.push(c);
+                }
+            }
+        }
+        other => {
+            let _ = write!(out, "{other}");
         }
     }
 }

@@ -31,9 +31,16 @@ struct State {
     pending: Vec<u8>,
     writing: bool,
     dropped: u64,
+    /// Somebody waits for what is pending.
+    hurry: bool,
     /// Nobody will flush any more: each line is waited for.
     closing: bool,
 }
+
+/// How long lines gather before they are written together, unless so many bytes wait: a thread woken for every line
+/// takes the processor from those who log.
+const GATHER: Duration = Duration::from_millis(5);
+const GATHERED: usize = 64 << 10;
 
 /// How long a line is waited for once the guard is gone.
 const LAST_LINES: Duration = Duration::from_millis(200);
@@ -64,11 +71,11 @@ impl Writer {
     /// Waits until everything taken so far is written.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), TelemetryError> {
         let busy = |state: &mut State| state.writing || !state.pending.is_empty();
-        let (_state, result) = self
-            .0
-            .idle
-            .wait_timeout_while(self.0.lock(), timeout, busy)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
+        state.hurry = true;
+        self.0.work.notify_one();
+        let (_state, result) =
+            self.0.idle.wait_timeout_while(state, timeout, busy).unwrap_or_else(PoisonError::into_inner);
         if result.timed_out() {
             return Err(TelemetryError::Flush("the log stream does not take its lines".to_owned()));
         }
@@ -87,15 +94,16 @@ impl Sink for Writer {
                 state.dropped += 1;
                 return;
             }
-            let (was_empty, closing) = (state.pending.is_empty(), state.closing);
+            let (before, closing) = (state.pending.len(), state.closing);
             if state.dropped > 0 {
                 let mut note = String::new();
                 self.0.style.write(&mut note, &dropped(record, std::mem::take(&mut state.dropped)));
                 state.pending.extend_from_slice(note.as_bytes());
             }
             state.pending.extend_from_slice(line.as_bytes());
+            let after = state.pending.len();
             drop(state);
-            if was_empty {
+            if before == 0 || (before < GATHERED && after >= GATHERED) {
                 self.0.work.notify_one();
             }
             if closing {
@@ -118,9 +126,13 @@ fn run(shared: &Shared, mut stream: Box<dyn Write + Send>) {
         let mut state = shared.lock();
         state.writing = false;
         while state.pending.is_empty() {
+            state.hurry = false;
             shared.idle.notify_all();
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let gathering = |state: &mut State| !state.hurry && state.pending.len() < GATHERED;
+        (state, _) =
+            shared.work.wait_timeout_while(state, GATHER, gathering).unwrap_or_else(PoisonError::into_inner);
         state.writing = true;
         std::mem::swap(&mut state.pending, &mut batch);
         drop(state);

@@ -1,0 +1,85 @@
+//! The command line on a folder of its own.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const ATHYPER: &str = r#"{
+  "env": "production", "mode": "api", "serviceName": "shop", "port": 8080, "shutdownTimeoutMs": 20000,
+  "db": { "poolMax": 25 },
+  "iam": { "realms": { "acme": {
+    "defaults": { "currency": "EUR" },
+    "iam": { "issuerUrl": "https://idp.example", "clientId": "shop", "clientSecretRef": "acmeMain" },
+    "tenants": { "northWind": { "defaults": { "dateFormat": "iso" } } }
+  } } },
+  "redis": {}, "s3": { "useSSL": true },
+  "jobQueue": { "queueName": "athyper-jobs", "defaultRetries": 3 },
+  "audit": { "writeMode": "outbox", "retentionDays": 90 }
+}"#;
+
+fn runtime(folder: &TempDir, variables: &[(&str, &str)], args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runtime"));
+    command.current_dir(folder.path()).args(args).envs(variables.iter().copied());
+    command.output().unwrap()
+}
+
+#[test]
+fn an_athyper_file_and_its_super_names_are_read_by_the_whole_server() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("kernel.config.json"), ATHYPER).unwrap();
+    let variables = [
+        ("ATHYPER_KERNEL_CONFIG_PATH", "kernel.config.json"),
+        ("ATHYPER_SUPER__DB_URL", "sqlite:shop.db"),
+        ("ATHYPER_SUPER__REDIS_URL", "redis://cache"),
+        ("ATHYPER_SUPER__S3_ENDPOINT", "https://s3.example"),
+        ("ATHYPER_SUPER__IAM_SECRET__acmeMain", "hunter2"),
+        ("ATHYPER_SUPER__IAM_DEFAULT_REALM", "acme"),
+    ];
+    let args = ["--env-prefix", "ATHYPER", "--json", "config", "explain"];
+    let output = runtime(&folder, &variables, &args);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for path in
+        ["db.url", "redis.url", "s3.endpoint", "tenancy.default_realm", "http.port", "audit.retention"]
+    {
+        assert!(said.contains(path), "{path} is not listed: {said}");
+    }
+    assert!(!said.contains("hunter2"));
+
+    // Its exit codes: the default realm, a secret, the file.
+    for (without, code) in
+        [("ATHYPER_SUPER__IAM_DEFAULT_REALM", 5), ("ATHYPER_SUPER__IAM_SECRET__acmeMain", 4)]
+    {
+        let fewer: Vec<_> = variables.into_iter().filter(|(name, _)| *name != without).collect();
+        assert_eq!(runtime(&folder, &fewer, &args).status.code(), Some(code), "without {without}");
+    }
+    let [_, rest @ ..] = variables;
+    let elsewhere: Vec<_> =
+        [("ATHYPER_KERNEL_CONFIG_PATH", "nowhere.json")].into_iter().chain(rest).collect();
+    assert_eq!(runtime(&folder, &elsewhere, &args).status.code(), Some(2));
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_told_at_once_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("runtime.toml"), "[http]\nprot = 80\nhost = \"nowhere\"\n").unwrap();
+    let output = runtime(&folder, &[("RUNTIME__JOBS__LEASE", "soon")], &["config", "check"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for part in ["http.prot", "did you mean `port`", "runtime.toml:2", "http.host", "runtime.toml:3"] {
+        assert!(said.contains(part), "{part} is not said:\n{said}");
+    }
+}
+
+#[test]
+fn keys_made_on_the_command_line_open_the_server_and_are_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = runtime(&folder, &[], &["--json", "keys", "create", "--name", "ci", "--scope", "jobs:read"]);
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert!(made["secret"].as_str().unwrap().starts_with("rt_"), "{made:#}");
+    let listed = runtime(&folder, &[], &["--json", "keys", "list"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed[0]["id"], made["record"]["id"], "{listed:#}");
+    let record = std::fs::read_to_string(folder.path().join("runtime-data/audit.jsonl")).unwrap();
+    assert!(record.contains("keys.created") && record.contains(r#""id":"cli""#), "{record}");
+}

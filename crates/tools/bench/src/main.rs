@@ -1,0 +1,41 @@
+//! `bench [area] [--json]`: every claim of speed against its peer, in one run.
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod container;
+mod http;
+mod measure;
+mod report;
+mod serve;
+
+const AREAS: [(&str, fn() -> Vec<report::Row>); 2] = [("container", container::rows), ("http", http::rows)];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [serve, which, rest @ ..] = args.as_slice()
+        && serve == "serve"
+    {
+        return serve::run(which, rest.first().map(|n| n.parse().expect("a number of requests")));
+    }
+    let json = args.iter().any(|arg| arg == "--json");
+    let wanted = args.iter().find(|arg| !arg.starts_with("--"));
+    if let Some(name) = wanted
+        && !AREAS.iter().any(|(area, _)| area == name)
+    {
+        eprintln!("unknown area `{name}`: expected one of {:?}", AREAS.map(|(area, _)| area));
+        std::process::exit(2);
+    }
+    for (area, rows) in AREAS {
+        if wanted.is_none_or(|name| name == area) {
+            for row in rows() {
+                row.print(json);
+            }
+        }
+    }
+}
