@@ -25,7 +25,7 @@ use crate::body::{Answer, Limited, Running, too_large};
 use crate::config::HttpConfig;
 use crate::metrics::HttpMetrics;
 use crate::problem::{respond, sign};
-use crate::router::RouteIndex;
+use crate::router::answered;
 
 /// What the phase does, in order, as `runtime routes --stack` lists it.
 pub(crate) const PARTS: [&str; 8] = [
@@ -185,6 +185,8 @@ impl Future for ReceiveFuture {
                 respond(&error.take().unwrap_or_else(|| Error::internal("polled after it was done")))
             }
             StateProjection::Running { inner, mut timer } => {
+                // What another request left here is not this one's.
+                let _ = answered();
                 match std::panic::catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
                     Ok(Poll::Ready(Ok(response))) => response,
                     Ok(Poll::Ready(Err(never))) => match never {},
@@ -213,7 +215,7 @@ impl Future for ReceiveFuture {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let took = this.shared.clock.now().saturating_duration_since(*this.began);
-        let route = response.extensions_mut().remove::<RouteIndex>();
+        let route = answered();
         this.shared.metrics.ended(route.as_ref(), this.method, response.status(), took);
         if let Some(logged) = this.log.take()
             && route.as_ref().is_none_or(|route| route.log)
@@ -223,7 +225,7 @@ impl Future for ReceiveFuture {
                 method = this.method.as_str(),
                 path = logged.target.as_ref().map_or("", |target| target.path()),
                 status = response.status().as_u16(),
-                duration_ms = milliseconds(took),
+                duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 request_id = this.echoed.to_str().unwrap_or_default(),
                 trace_id = hex(logged.trace_id, &mut [0; 32]),
             );
@@ -234,15 +236,6 @@ impl Future for ReceiveFuture {
 
 fn hex(bytes: [u8; 16], space: &mut [u8; 32]) -> &str {
     uuid::Uuid::from_bytes(bytes).simple().encode_lower(space)
-}
-
-/// To the microsecond: more is noise.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "the microseconds of a request fit a float's 53 bits for 285 years"
-)]
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1e3
 }
 
 fn finish(response: &mut Response, request_id: &HeaderValue) {

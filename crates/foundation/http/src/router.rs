@@ -1,5 +1,6 @@
 //! Routes and layers, put together into one router that guards every route.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as Poller, Poll, ready};
@@ -16,7 +17,7 @@ use crate::phase::Stack;
 use crate::problem::{HttpError, respond};
 use crate::route::{Route, RouteInfo};
 
-/// Which route answered; taken out of the answer by the first phase.
+/// Which route answered.
 #[derive(Clone, Debug)]
 pub(crate) struct RouteIndex {
     #[cfg(feature = "metrics")]
@@ -24,6 +25,18 @@ pub(crate) struct RouteIndex {
     #[cfg(feature = "metrics")]
     pub(crate) path: Arc<str>,
     pub(crate) log: bool,
+}
+
+thread_local! {
+    /// The guard of the route that answered last on this thread: handed from the last phase to the first, which asks
+    /// within the same poll. An extension of the answer would cost each a map of its own. Behind a layer that answers
+    /// from another task the route is not known, and the request is counted as unmatched.
+    static ANSWERED: Cell<Option<Arc<OnceLock<Gated>>>> = const { Cell::new(None) };
+}
+
+/// Which route has answered on this thread since it was last asked.
+pub(crate) fn answered() -> Option<RouteIndex> {
+    ANSWERED.take().and_then(|gated| gated.get().map(|gated| gated.route.clone()))
 }
 
 /// Puts routes and layers together. Unknown paths and methods answer with problem documents.
@@ -128,14 +141,12 @@ impl<F: Future<Output = Response>> Future for GateFuture<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Response> {
         let this = self.project();
-        let mut response = match (this.refused.take(), this.inner.as_pin_mut()) {
+        let response = match (this.refused.take(), this.inner.as_pin_mut()) {
             (Some(refused), _) => refused,
             (None, Some(inner)) => ready!(inner.poll(cx)),
             (None, None) => return Poll::Pending,
         };
-        if let Some(gated) = this.gated.get() {
-            response.extensions_mut().insert(gated.route.clone());
-        }
+        ANSWERED.set(Some(Arc::clone(this.gated)));
         Poll::Ready(response)
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -295,15 +297,24 @@ impl Connections {
     fn connection(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static {
         let receive = self.receive.connection();
         let activity = Arc::clone(&receive.activity);
-        let (drain, cut, mut shed) = (self.drain.clone(), self.cut.clone(), self.shed.subscribe());
         let builder = Arc::clone(&self.builder);
         let (header_timeout, idle_timeout) = (self.config.header_timeout, self.config.idle_timeout);
+        let write_timeout = self.config.write_timeout;
         let clock = receive.clock();
         let opened = clock.now();
-        let write_timeout = self.config.write_timeout;
         let stream =
             Transport::new(stream, Arc::clone(&activity), Arc::clone(&clock), header_timeout, write_timeout);
+
+        // Each is looked at only when it has something to say: to ask all of them whenever bytes come would take
+        // locks that every connection shares.
+        let events = FuturesUnordered::new();
+        events.push(told(self.cut.clone(), Event::Cut));
+        events.push(told(self.drain.clone(), Event::Drain));
+        events.push(asked(self.shed.subscribe()));
+        // A connection that has said nothing gets as long as a request's head.
+        events.push(passed(header_timeout, Event::Look));
         async move {
+            let mut events = events;
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let answer = receive.receive(request);
                 async move { Ok::<_, std::convert::Infallible>(answer.await) }
@@ -311,38 +322,38 @@ impl Connections {
             let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
             let mut seen = 0;
             let mut closing = false;
-            let mut last_call = pin!(async {
-                drain.cancelled().await;
-                activity.closing.store(true, Ordering::Relaxed);
-                tokio::time::sleep(LAST_CALL).await;
-            });
-            // A connection that has said nothing gets as long as a request's head.
-            let mut timer = pin!(tokio::time::sleep(header_timeout));
             loop {
-                tokio::select! {
+                let event = tokio::select! {
+                    biased;
                     _ = connection.as_mut() => return,
-                    () = cut.cancelled() => return,
-                    () = last_call.as_mut(), if !closing => {
-                        closing = true;
-                        connection.as_mut().graceful_shutdown();
+                    Some(event) = events.next() => event,
+                };
+                let idle = activity.running.load(Ordering::Relaxed) == 0;
+                let close = match event {
+                    Event::Cut => return,
+                    Event::Drain => {
+                        activity.closing.store(true, Ordering::Relaxed);
+                        events.push(passed(LAST_CALL, Event::Close));
+                        false
                     }
-                    Ok(()) = shed.changed(), if !closing => {
-                        let idle = activity.running.load(Ordering::Relaxed) == 0
-                            && clock.now().saturating_duration_since(opened) > NEW;
-                        if idle && take_one(&shed.borrow_and_update()) {
-                            closing = true;
-                            connection.as_mut().graceful_shutdown();
-                        }
+                    Event::Close => true,
+                    Event::Shed(mut shed) => {
+                        let old = clock.now().saturating_duration_since(opened) > NEW;
+                        let close = idle && old && take_one(&shed.borrow_and_update());
+                        events.push(asked(shed));
+                        close
                     }
-                    () = timer.as_mut(), if !closing => {
+                    Event::Look => {
                         let begun = activity.begun.load(Ordering::Relaxed);
-                        if begun == seen && activity.running.load(Ordering::Relaxed) == 0 {
-                            closing = true;
-                            connection.as_mut().graceful_shutdown();
-                        }
+                        let close = idle && begun == seen;
                         seen = begun;
-                        timer.set(tokio::time::sleep(idle_timeout));
+                        events.push(passed(idle_timeout, Event::Look));
+                        close
                     }
+                };
+                if close && !closing {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
                 }
             }
         }
@@ -361,6 +372,47 @@ impl Connections {
         }
         DrainReport { connections, cut }
     }
+}
+
+/// What a connection is told beside its bytes.
+enum Event {
+    /// End at once.
+    Cut,
+    /// The server stops.
+    Drain,
+    /// The last call is over.
+    Close,
+    /// Room is needed.
+    Shed(watch::Receiver<Arc<AtomicUsize>>),
+    /// Time to look whether it is idle.
+    Look,
+}
+
+fn told(token: CancellationToken, event: Event) -> BoxFuture<'static, Event> {
+    async move {
+        token.cancelled().await;
+        event
+    }
+    .boxed()
+}
+
+fn passed(time: Duration, event: Event) -> BoxFuture<'static, Event> {
+    async move {
+        tokio::time::sleep(time).await;
+        event
+    }
+    .boxed()
+}
+
+fn asked(mut shed: watch::Receiver<Arc<AtomicUsize>>) -> BoxFuture<'static, Event> {
+    async move {
+        match shed.changed().await {
+            Ok(()) => Event::Shed(shed),
+            // The server has ended, and cuts what is left.
+            Err(_) => Event::Cut,
+        }
+    }
+    .boxed()
 }
 
 fn take_one(places: &AtomicUsize) -> bool {

@@ -84,7 +84,7 @@ pub fn is_secret_name(name: &str) -> bool {
 /// ```
 pub fn text(text: &str) -> Cow<'_, str> {
     // Whatever can be a secret here stands after one of these, and most texts have none.
-    if !text.bytes().any(|byte| matches!(byte, b':' | b'=' | b' ')) {
+    if memchr::memchr3(b':', b'=', b' ', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut text = Cow::Borrowed(text);

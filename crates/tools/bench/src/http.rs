@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 use crate::measure::ROUNDS;
 use crate::report::{Better, Row};
 
-/// The whole default stack, the same without its access log, and axum alone.
-const CONTENDERS: [&str; 3] = ["ours", "ours-quiet", "axum"];
+/// The whole default stack, the same without its access log, axum alone, and axum under ten layers.
+const CONTENDERS: [&str; 4] = ["ours", "ours-quiet", "axum", "axum-layers"];
+const ALONE: &str = "axum 0.8 alone";
+const LAYERED: &str = "axum 0.8 under ten tower-http layers, logged";
 
 /// Requests per second and p99 under wrk, then user-space instructions per request under callgrind.
 pub fn rows() -> Vec<Row> {
@@ -39,16 +41,17 @@ fn load() -> Vec<Row> {
             }
         }
     }
-    let [rps_ours, rps_quiet, rps_axum] = &rps;
-    let [p99_ours, p99_quiet, p99_axum] = &p99;
-    let row = |name, unit, better, ours: &[f64], peer: &[f64]| {
-        Row::of("http", name, unit, better, ours, ("axum 0.8 alone", peer))
-    };
+    let [rps_ours, rps_quiet, rps_axum, rps_layers] = &rps;
+    let [p99_ours, p99_quiet, p99_axum, p99_layers] = &p99;
+    let rate = |name, ours: &[f64], peer| Row::of("http", name, "req/s", Better::More, ours, peer);
+    let tail = |name, ours: &[f64], peer| Row::of("http", name, "ms", Better::Less, ours, peer);
     vec![
-        row("default stack, wrk -t1 -c64", "req/s", Better::More, rps_ours, rps_axum),
-        row("default stack, wrk -t1 -c64, p99", "ms", Better::Less, p99_ours, p99_axum),
-        row("without access log, wrk -t1 -c64", "req/s", Better::More, rps_quiet, rps_axum),
-        row("without access log, wrk -t1 -c64, p99", "ms", Better::Less, p99_quiet, p99_axum),
+        rate("default stack, wrk -t1 -c64", rps_ours, (ALONE, rps_axum)),
+        tail("default stack, wrk -t1 -c64, p99", p99_ours, (ALONE, p99_axum)),
+        rate("default stack, wrk -t1 -c64", rps_ours, (LAYERED, rps_layers)),
+        tail("default stack, wrk -t1 -c64, p99", p99_ours, (LAYERED, p99_layers)),
+        rate("without access log, wrk -t1 -c64", rps_quiet, (ALONE, rps_axum)),
+        tail("without access log, wrk -t1 -c64, p99", p99_quiet, (ALONE, p99_axum)),
     ]
 }
 
@@ -57,7 +60,7 @@ fn load() -> Vec<Row> {
 fn instructions() -> Vec<Row> {
     const SHORT: u32 = 500;
     const LONG: u32 = 2500;
-    let [ours, quiet, axum] = CONTENDERS.map(|which| {
+    let [ours, quiet, axum, layers] = CONTENDERS.map(|which| {
         let [short, long] = [SHORT, LONG].map(|requests| {
             let out =
                 std::env::temp_dir().join(format!("runtime-bench-{}-{which}-{requests}", std::process::id()));
@@ -75,11 +78,11 @@ fn instructions() -> Vec<Row> {
         });
         [(long - short) / f64::from(LONG - SHORT)]
     });
-    let row =
-        |name, ours: &[f64]| Row::of("http", name, "instr", Better::Less, ours, ("axum 0.8 alone", &axum));
+    let row = |name, ours: &[f64], peer| Row::of("http", name, "instr", Better::Less, ours, peer);
     vec![
-        row("default stack, user-space instructions per request", &ours),
-        row("without access log, user-space instructions per request", &quiet),
+        row("default stack, user-space instructions per request", &ours, (ALONE, &axum)),
+        row("default stack, user-space instructions per request", &ours, (LAYERED, &layers)),
+        row("without access log, user-space instructions per request", &quiet, (ALONE, &axum)),
     ]
 }
 

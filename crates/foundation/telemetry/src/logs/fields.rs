@@ -38,6 +38,16 @@ impl fmt::Display for Value {
 pub(crate) struct Fields(pub(crate) Vec<(&'static str, Value)>);
 
 impl Fields {
+    /// None yet, in memory used before. Give it back with [`recycle`](Self::recycle).
+    pub(crate) fn reused() -> Self {
+        Self(SPARE.with_borrow_mut(|spare| spare.lists.pop().unwrap_or_default()))
+    }
+
+    /// Keeps the memory for the next.
+    pub(crate) fn recycle(self) {
+        SPARE.with_borrow_mut(|spare| spare.take_back(self));
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
@@ -46,6 +56,39 @@ impl Fields {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, slot)) => *slot = value,
             None => self.0.push((name, value)),
+        }
+    }
+}
+
+thread_local!(static SPARE: RefCell<Spare> = const { RefCell::new(Spare { lists: Vec::new(), texts: Vec::new() }) });
+
+/// Memory of records that are done with, for the next ones of the thread.
+struct Spare {
+    lists: Vec<Vec<(&'static str, Value)>>,
+    texts: Vec<String>,
+}
+
+impl Spare {
+    /// How much is kept, and how long a text may be to be kept.
+    const KEPT: usize = 16;
+    const LONGEST: usize = 1024;
+
+    fn text(&mut self) -> String {
+        self.texts.pop().unwrap_or_default()
+    }
+
+    fn take_back(&mut self, mut fields: Fields) {
+        for (_, value) in fields.0.drain(..) {
+            if let Value::Text(mut text) = value
+                && text.capacity() <= Self::LONGEST
+                && self.texts.len() < Self::KEPT
+            {
+                text.clear();
+                self.texts.push(text);
+            }
+        }
+        if self.lists.len() < Self::KEPT {
+            self.lists.push(fields.0);
         }
     }
 }
@@ -90,9 +133,10 @@ impl Taker<'_> {
     fn text(&mut self, field: &Field, text: &str) {
         self.put(field, || {
             // Masked before it is cut: half a secret is still one.
-            let mut clean = redact::text(text).into_owned();
-            clean.truncate(clean.floor_char_boundary(MAX_TEXT));
-            Value::Text(clean)
+            let clean = redact::text(text);
+            let mut kept = SPARE.with_borrow_mut(Spare::text);
+            kept.push_str(clean.get(..clean.floor_char_boundary(MAX_TEXT)).unwrap_or_default());
+            Value::Text(kept)
         });
     }
 }

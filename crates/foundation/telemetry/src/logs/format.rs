@@ -83,9 +83,7 @@ fn json_value(out: &mut String, value: &Value) {
         Value::Text(text) => quote(out, text),
         // JSON has no infinity (RFC 8259 §6).
         Value::Float(number) if !number.is_finite() => quote(out, &number.to_string()),
-        other => {
-            let _ = write!(out, "{other}");
-        }
+        other => number(out, other),
     }
 }
 
@@ -102,7 +100,7 @@ fn quote(out: &mut String, text: &str) {
 
 /// The time of day in UTC, to the second.
 fn daytime(out: &mut String, ts: Timestamp) {
-    let second = ts.as_microsecond().div_euclid(1_000_000).rem_euclid(86_400);
+    let second = ts.as_microsecond().div_euclid(1_000_000).rem_euclid(86_400).unsigned_abs();
     digits(out, second / 3600, 2);
     out.push(':');
     digits(out, second / 60 % 60, 2);
@@ -111,16 +109,18 @@ fn daytime(out: &mut String, ts: Timestamp) {
 }
 
 /// A number's last decimal digits.
-fn digits(out: &mut String, number: i64, count: u32) {
-    for place in (0..count).rev() {
-        let digit = (number / 10_i64.pow(place)).rem_euclid(10);
+fn digits(out: &mut String, number: u64, count: u32) {
+    let mut power = 10_u64.saturating_pow(count.saturating_sub(1));
+    for _ in 0..count {
+        let digit = number / power % 10;
         out.push(u32::try_from(digit).ok().and_then(|digit| char::from_digit(digit, 10)).unwrap_or('0'));
+        power = (power / 10).max(1);
     }
 }
 
 /// Microseconds within the second.
-fn micros(ts: Timestamp) -> i64 {
-    ts.as_microsecond().rem_euclid(1_000_000)
+fn micros(ts: Timestamp) -> u64 {
+    ts.as_microsecond().rem_euclid(1_000_000).unsigned_abs()
 }
 
 /// The day in UTC. It is worked out once a day.
@@ -184,8 +184,21 @@ fn plain(out: &mut String, value: &Value) {
                 }
             }
         }
-        other => {
-            let _ = write!(out, "{other}");
+        other => number(out, other),
+    }
+}
+
+/// A value that is no text. Whole numbers are the most common, and need nothing of `fmt`.
+fn number(out: &mut String, value: &Value) {
+    let whole = match value {
+        Value::Uint(number) => Some(*number),
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    match whole {
+        Some(whole) => digits(out, whole, whole.checked_ilog10().unwrap_or(0) + 1),
+        None => {
+            let _ = write!(out, "{value}");
         }
     }
 }
@@ -201,5 +214,35 @@ fn level(level: Level) -> &'static str {
         Level::INFO => "INFO",
         Level::DEBUG => "DEBUG",
         Level::TRACE => "TRACE",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_written_as_fmt_writes_them() {
+        for value in [0, 7, 10, 99, 100, 12_345, u64::MAX] {
+            let mut out = String::new();
+            number(&mut out, &Value::Uint(value));
+            assert_eq!(out, value.to_string());
+        }
+        for (value, text) in [(Value::Int(-3), "-3"), (Value::Int(42), "42"), (Value::Float(0.5), "0.5")] {
+            let mut out = String::new();
+            number(&mut out, &value);
+            assert_eq!(out, text);
+        }
+        for text in ["2026-11-21T05:33:20.000001Z", "1969-12-31T23:59:59.999999Z", "0001-01-01T00:00:00.5Z"] {
+            let ts: Timestamp = text.parse().unwrap();
+            let mut out = String::new();
+            date(&mut out, ts);
+            out.push('T');
+            daytime(&mut out, ts);
+            out.push('.');
+            digits(&mut out, micros(ts), 6);
+            out.push('Z');
+            assert_eq!(out, format!("{ts:.6}"));
+        }
     }
 }
