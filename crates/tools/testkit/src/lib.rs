@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 pub mod binary;
+mod clock;
 mod error;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;
 mod shared;
 
+pub use clock::PausedClock;
 pub use error::TestkitError;
 pub use runtime_kernel::ManualClock;
 

@@ -12,7 +12,7 @@ use crate::handler::JobKind;
 use crate::job::{Enqueued, Job, JobId, JobState, NewJob};
 use crate::store::{Filter, Insert, JobStore, Stats};
 
-/// The longest kind, queue or unique key, in bytes.
+/// The longest kind, queue or unique key, in characters.
 const MAX_NAME: usize = 200;
 
 /// Jobs, as the rest of a service sees them. Cheap to clone.
@@ -176,8 +176,10 @@ impl Jobs {
             [("kind", Some(&job.kind)), ("queue", Some(&job.queue)), ("unique_key", job.unique_key.as_ref())];
         for (field, name) in names {
             let Some(name) = name else { continue };
-            if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-                let rule = format!("`{field}` must have 1 to {MAX_NAME} bytes and no control characters");
+            if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+                let rule = format!(
+                    "`{field}` must have 1 to {MAX_NAME} characters, none of them control characters"
+                );
                 return Err(JobsError::Invalid(rule));
             }
         }

@@ -8,5 +8,7 @@
 )]
 
 mod it {
+    mod model;
     mod stores;
+    mod worker;
 }

@@ -1,0 +1,59 @@
+//! A clock whose dates stand still with tokio's paused time, and move with it.
+
+use std::time::{Duration, Instant};
+
+use runtime_kernel::{Clock, SharedClock, Sleep, Timestamp};
+
+/// Time as tokio tells it, dates included: under `#[tokio::test(start_paused = true)]` an hour passes as soon as
+/// nothing else can happen, and what is due by date comes due with it.
+#[derive(Clone, Copy, Debug)]
+pub struct PausedClock {
+    start: tokio::time::Instant,
+    epoch: Timestamp,
+}
+
+impl PausedClock {
+    /// A clock that stands at 2026-01-01T00:00:00Z now.
+    pub fn new() -> Self {
+        Self { start: tokio::time::Instant::now(), epoch: Timestamp::constant(1_767_225_600, 0) }
+    }
+
+    /// The same, ready to share.
+    pub fn shared() -> SharedClock {
+        std::sync::Arc::new(Self::new())
+    }
+}
+
+impl Default for PausedClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn utc(&self) -> Timestamp {
+        self.epoch.checked_add(self.start.elapsed()).unwrap_or(Timestamp::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn dates_move_with_sleeps_and_not_with_the_machine() {
+        let clock = PausedClock::new();
+        let (before, date) = (clock.now(), clock.utc());
+        clock.sleep(Duration::from_hours(1)).await;
+        assert_eq!(clock.now() - before, Duration::from_hours(1));
+        assert_eq!(clock.utc().duration_since(date).as_secs(), 3600);
+    }
+}
