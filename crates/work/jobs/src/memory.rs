@@ -298,14 +298,15 @@ impl JobStore for MemoryStore {
         let now = self.now();
         let mut state = self.lock();
         let mut rescued = Rescued::default();
-        let expired: Vec<JobId> = state
+        let mut expired: Vec<_> = state
             .jobs
             .values()
             .filter(|entry| entry.job.state == JobState::Running && entry.lease_until < now)
-            .map(|entry| entry.job.id)
-            .take(usize::try_from(max).unwrap_or(usize::MAX))
+            .map(|entry| (entry.lease_until, entry.job.id))
             .collect();
-        for id in expired {
+        expired.sort_unstable();
+        expired.truncate(usize::try_from(max).unwrap_or(usize::MAX));
+        for (_, id) in expired {
             let Some(entry) = state.jobs.get_mut(&id) else { continue };
             entry.end_attempt(now, AttemptOutcome::Lost, Some(lost()));
             if entry.job.cancel_requested {
@@ -386,7 +387,7 @@ impl JobStore for MemoryStore {
             JobState::Cancelled => retention.cancelled,
             _ => None,
         };
-        let old: Vec<JobId> = state
+        let mut old: Vec<_> = state
             .jobs
             .values()
             .filter(|entry| {
@@ -394,10 +395,11 @@ impl JobStore for MemoryStore {
                     entry.job.finished_at.zip(keep(entry.job.state)).map(|(at, keep)| later(at, keep));
                 until.is_some_and(|until| until < now)
             })
-            .map(|entry| entry.job.id)
-            .take(usize::try_from(max).unwrap_or(usize::MAX))
+            .map(|entry| (entry.job.state, entry.job.finished_at, entry.job.id))
             .collect();
-        for id in &old {
+        old.sort_unstable();
+        old.truncate(usize::try_from(max).unwrap_or(usize::MAX));
+        for (_, _, id) in &old {
             state.jobs.remove(id);
         }
         state.unique.retain(|_, (_, until)| until.is_none_or(|until| until > now));

@@ -109,7 +109,7 @@ pub struct Pulse {
 pub struct Rescued {
     /// Jobs put back into the queue.
     pub returned: u64,
-    /// Jobs that had used up their attempts.
+    /// Jobs that ended instead: their attempts were used up, or a cancel had been asked for.
     pub dead: u64,
 }
 
@@ -186,7 +186,7 @@ pub trait JobStore: Send + Sync + 'static {
     ) -> Result<Pulse, JobsError>;
     /// Ends claims; answers in the order of the reports.
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError>;
-    /// Takes back claims whose lease has run out; at most so many in one call.
+    /// Takes back claims whose lease has run out, the longest ago first; at most so many in one call.
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError>;
     /// Cancels a waiting job at once; asks the worker of a running one. Says where the job then stands.
     async fn cancel(&self, id: JobId, tenant: Option<&str>) -> Result<JobState, JobsError>;
@@ -196,7 +196,7 @@ pub trait JobStore: Send + Sync + 'static {
     async fn get(&self, id: JobId, tenant: Option<&str>) -> Result<Option<Job>, JobsError>;
     /// Jobs without their attempts, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<Job>, JobsError>;
-    /// Forgets finished jobs past their retention; at most so many in one call. Says how many.
+    /// Forgets finished jobs past their retention, the oldest first; at most so many in one call. Says how many.
     async fn prune(&self, retention: &Retention, max: u32) -> Result<u64, JobsError>;
     /// Counts. A worker not heard from for `live` is not live.
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError>;

@@ -140,7 +140,7 @@ impl JobStore for SqlStore {
             let skip = if tx.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
             let sql = format!(
                 "SELECT id, fence, attempt, max_attempts, cancel FROM jobs
-                 WHERE running = 1 AND lease_until < $1 ORDER BY lease_until LIMIT $2 {skip}"
+                 WHERE running = 1 AND lease_until < $1 ORDER BY lease_until, id LIMIT $2 {skip}"
             );
             let expired = rows!(tx, sql, [now, i64::from(max)], |row| (
                 row.try_get::<String, _>("id")?,
@@ -273,7 +273,8 @@ impl JobStore for SqlStore {
                 }
                 let skip = if tx.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
                 let sql = format!(
-                    "SELECT id FROM jobs_finished WHERE state = $1 AND finished_at < $2 LIMIT $3 {skip}"
+                    "SELECT id FROM jobs_finished WHERE state = $1 AND finished_at < $2
+                     ORDER BY finished_at, id LIMIT $3 {skip}"
                 );
                 let before = now.saturating_sub(micros(keep));
                 let ids = rows!(tx, sql, [state, before, left], |row| row.try_get::<String, _>("id")?);

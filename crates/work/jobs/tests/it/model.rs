@@ -1,1 +1,258 @@
-//! x
+//! Any history of calls means the same to every store: memory is the model, SQLite is held to it.
+#![cfg(feature = "sqlite")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use runtime_db::{Database, DbConfig};
+use runtime_jobs::store::{ClaimRequest, Filter, Insert, JobStore, Report, Retention, Verdict};
+use runtime_jobs::{Failure, JobId, JobState, MemoryStore, NewJob, SqlStore, migrations};
+use runtime_kernel::{Carried, Clock, Context, ManualClock, Name, Source, TenantContext};
+use runtime_migrate::{MigrateOptions, Migrator};
+use serde_json::json;
+
+const KINDS: [&str; 2] = ["a", "b"];
+const QUEUES: [&str; 2] = ["default", "other"];
+const WORKERS: [&str; 2] = ["w0", "w1"];
+const LEASE: Duration = Duration::from_secs(30);
+
+/// A call. Jobs and claims are picked among those there have been.
+#[derive(Clone, Debug)]
+enum Call {
+    Insert {
+        kind: usize,
+        queue: usize,
+        priority: i16,
+        delay: u64,
+        attempts: u32,
+        unique: Option<(u8, bool)>,
+        tenant: bool,
+    },
+    InsertAgain(Index),
+    Claim {
+        worker: usize,
+        max: u32,
+    },
+    Report {
+        claim: Index,
+        verdict: u8,
+    },
+    Heartbeat {
+        worker: usize,
+    },
+    Rescue {
+        max: u32,
+    },
+    Cancel {
+        job: Index,
+        tenant: bool,
+    },
+    Redrive {
+        job: Option<Index>,
+        kind: Option<usize>,
+        limit: u32,
+    },
+    Prune {
+        max: u32,
+    },
+    Elapse {
+        seconds: u64,
+    },
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let unique = proptest::option::of((0..2_u8, any::<bool>()));
+    prop_oneof![
+        5 => (0..2_usize, 0..2_usize, -1..2_i16, 0..3_u64, 1..4_u32, unique, any::<bool>()).prop_map(
+            |(kind, queue, priority, delay, attempts, unique, tenant)| Call::Insert {
+                kind, queue, priority, delay: delay * 20, attempts, unique, tenant
+            }
+        ),
+        1 => any::<Index>().prop_map(Call::InsertAgain),
+        5 => (0..2_usize, 1..4_u32).prop_map(|(worker, max)| Call::Claim { worker, max }),
+        5 => (any::<Index>(), 0..6_u8).prop_map(|(claim, verdict)| Call::Report { claim, verdict }),
+        2 => (0..2_usize).prop_map(|worker| Call::Heartbeat { worker }),
+        2 => (1..4_u32).prop_map(|max| Call::Rescue { max }),
+        2 => (any::<Index>(), any::<bool>()).prop_map(|(job, tenant)| Call::Cancel { job, tenant }),
+        2 => (proptest::option::of(any::<Index>()), proptest::option::of(0..2_usize), 1..3_u32)
+            .prop_map(|(job, kind, limit)| Call::Redrive { job, kind, limit }),
+        1 => (1..4_u32).prop_map(|max| Call::Prune { max }),
+        3 => (1..40_u64).prop_map(|seconds| Call::Elapse { seconds }),
+    ]
+}
+
+struct Both {
+    clock: ManualClock,
+    model: MemoryStore,
+    store: SqlStore,
+    inserts: Vec<Insert>,
+    claims: Vec<(JobId, u64, usize)>,
+}
+
+/// Makes the same call of both and compares the answers, errors by their text.
+macro_rules! same {
+    ($both:expr, |$store:ident| $call:expr) => {{
+        let expected = {
+            let $store = &$both.model;
+            $call.await.map_err(|error| error.to_string())
+        };
+        let found = {
+            let $store = &$both.store;
+            $call.await.map_err(|error| error.to_string())
+        };
+        prop_assert_eq!(&found, &expected, "{}", stringify!($call));
+        expected
+    }};
+}
+
+fn carried(clock: &ManualClock, tenant: bool) -> Carried {
+    let context = Context::new(Source::Internal, clock);
+    if !tenant {
+        return context.carry(clock);
+    }
+    let name = |text| Name::new(text).unwrap();
+    context.with_tenant(TenantContext::tenant(name("main"), name("acme"))).carry(clock)
+}
+
+impl Both {
+    async fn new() -> Self {
+        let clock = ManualClock::new();
+        let config = DbConfig::at("sqlite::memory:");
+        let db = Database::connect(&config, Arc::new(clock.clone())).await.unwrap();
+        let migrator = Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap();
+        migrator.run().await.unwrap();
+        let model = MemoryStore::new(Arc::new(clock.clone()));
+        Self { clock, model, store: SqlStore::new(db), inserts: Vec::new(), claims: Vec::new() }
+    }
+
+    fn picked(&self, index: Index) -> Option<JobId> {
+        (!self.inserts.is_empty()).then(|| index.get(&self.inserts).id)
+    }
+
+    async fn make(&mut self, call: Call) -> Result<(), TestCaseError> {
+        match call {
+            Call::Insert { kind, queue, priority, delay, attempts, unique, tenant } => {
+                let at = self.clock.utc().checked_add(Duration::from_secs(delay)).unwrap();
+                let mut job = NewJob::new(KINDS[kind], json!({ "n": delay })).queue(QUEUES[queue]);
+                job = job.priority(priority).max_attempts(attempts);
+                if delay > 0 {
+                    job = job.run_at(at);
+                }
+                if let Some((key, period)) = unique {
+                    job = job.unique(format!("k{key}"));
+                    if period {
+                        job = job.unique_for(Duration::from_secs(60));
+                    }
+                }
+                let insert =
+                    Insert { id: JobId::new(&self.clock), job, context: carried(&self.clock, tenant) };
+                let _ = same!(self, |store| store.insert(vec![insert.clone()]));
+                self.inserts.push(insert);
+            }
+            Call::InsertAgain(index) => {
+                if !self.inserts.is_empty() {
+                    let insert = index.get(&self.inserts).clone();
+                    let _ = same!(self, |store| store.insert(vec![insert.clone()]));
+                }
+            }
+            Call::Claim { worker, max } => {
+                let request = ClaimRequest {
+                    worker: WORKERS[worker].to_owned(),
+                    queues: vec![QUEUES[0].to_owned()],
+                    kinds: KINDS.map(ToOwned::to_owned).to_vec(),
+                    max,
+                    lease: LEASE,
+                };
+                let claimed = same!(self, |store| store.claim(&request)).unwrap();
+                self.claims.extend(claimed.iter().map(|claimed| (claimed.id, claimed.fence, worker)));
+            }
+            Call::Report { claim, verdict } => {
+                if !self.claims.is_empty() {
+                    let (id, fence, _) = *claim.get(&self.claims);
+                    let failure = Failure::new("unavailable", "test.failed", "on purpose");
+                    let verdict = match verdict {
+                        0 | 1 => Verdict::Completed(json!("done")),
+                        2 => Verdict::Retry(Duration::from_secs(10), failure),
+                        3 => Verdict::Dead(failure),
+                        4 => Verdict::Cancelled,
+                        _ => Verdict::Released(Duration::ZERO),
+                    };
+                    let report = Report { id, fence, verdict };
+                    let _ = same!(self, |store| store.report(vec![report.clone()]));
+                }
+            }
+            Call::Heartbeat { worker } => {
+                let mine = self.claims.iter().filter(|(_, _, holder)| *holder == worker);
+                let held: Vec<_> = mine.map(|(id, fence, _)| (*id, *fence)).collect();
+                let kinds = [KINDS[worker].to_owned()];
+                let sorted = |mut pulse: runtime_jobs::store::Pulse| {
+                    pulse.held.sort_unstable();
+                    pulse.cancel.sort_unstable();
+                    pulse
+                };
+                let expected = self.model.heartbeat(WORKERS[worker], &kinds, &held, LEASE).await.unwrap();
+                let found = self.store.heartbeat(WORKERS[worker], &kinds, &held, LEASE).await.unwrap();
+                prop_assert_eq!(sorted(found), sorted(expected), "heartbeat");
+            }
+            Call::Rescue { max } => {
+                let _ = same!(self, |store| store.rescue(max));
+            }
+            Call::Cancel { job, tenant } => {
+                if let Some(id) = self.picked(job) {
+                    let tenant = tenant.then_some("main/acme");
+                    let _ = same!(self, |store| store.cancel(id, tenant));
+                }
+            }
+            Call::Redrive { job, kind, limit } => {
+                let id = job.and_then(|job| self.picked(job));
+                let kind = kind.map(|kind| KINDS[kind].to_owned());
+                let filter = Filter { kind, limit, ..Filter::default() };
+                let _ = same!(self, |store| store.redrive(id, &filter));
+            }
+            Call::Prune { max } => {
+                let keep = |seconds| Some(Duration::from_secs(seconds));
+                let retention = Retention { completed: keep(30), dead: keep(60), cancelled: None };
+                let _ = same!(self, |store| store.prune(&retention, max));
+            }
+            Call::Elapse { seconds } => self.clock.advance(Duration::from_secs(seconds)),
+        }
+        Ok(())
+    }
+
+    /// Everything that can be seen of both.
+    async fn compare(&self) -> Result<(), TestCaseError> {
+        for insert in &self.inserts {
+            let _ = same!(self, |store| store.get(insert.id, None));
+            let _ = same!(self, |store| store.get(insert.id, Some("main/acme")));
+        }
+        for state in JobState::ALL.into_iter().map(Some).chain([None]) {
+            let filter = Filter { state, limit: 100, ..Filter::default() };
+            let _ = same!(self, |store| store.list(&filter));
+        }
+        let _ = same!(self, |store| store.stats(Duration::from_mins(1)));
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_means_the_same_to_memory_and_sqlite(calls in prop::collection::vec(call(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut both = Both::new().await;
+            for (n, call) in calls.into_iter().enumerate() {
+                both.make(call).await?;
+                // Every answer is compared; everything that can be seen, only now and then, for it is much.
+                if n % 10 == 9 {
+                    both.compare().await?;
+                }
+            }
+            both.compare().await?;
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+}

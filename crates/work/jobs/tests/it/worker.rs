@@ -9,7 +9,7 @@ use runtime_jobs::{
     AttemptOutcome, Handlers, Job, JobContext, JobId, JobKind, JobState, Jobs, JobsConfig, MemoryStore,
     NewJob, Worker, keep_house,
 };
-use runtime_kernel::{Clock, Context, Deadline, Error, ErrorKind, Retry, SharedClock, Source};
+use runtime_kernel::{Context, Deadline, Error, ErrorKind, Retry, SharedClock, Source};
 use runtime_testkit::PausedClock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
