@@ -2,7 +2,18 @@
 
 use std::path::PathBuf;
 
+use runtime_apikey::ApiKeyConfig;
+use runtime_audit::AuditConfig;
+use runtime_client::ClientConfig;
+use runtime_db::DbConfig;
+use runtime_health::HealthConfig;
+use runtime_http::HttpConfig;
+use runtime_jobs::JobsConfig;
+use runtime_kernel::app::SupervisionConfig;
 use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Section};
+use runtime_kernel::lifecycle::ShutdownConfig;
+use runtime_telemetry::TelemetryConfig;
+use runtime_tenancy::TenancyConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Global;
@@ -43,7 +54,23 @@ pub(crate) fn read(global: &Global) -> Result<Config, ConfigError> {
 }
 
 fn builder(global: &Global) -> ConfigBuilder {
-    let builder = Config::builder().prefix(&global.env_prefix).process_env().search(".");
+    // Every section is declared here, so that every mistake in any of them is told at once.
+    let builder = Config::builder()
+        .prefix(&global.env_prefix)
+        .process_env()
+        .search(".")
+        .section::<ServerConfig>()
+        .section::<ApiKeyConfig>()
+        .section::<AuditConfig>()
+        .section::<ClientConfig>()
+        .section::<DbConfig>()
+        .section::<HealthConfig>()
+        .section::<HttpConfig>()
+        .section::<JobsConfig>()
+        .section::<ShutdownConfig>()
+        .section::<SupervisionConfig>()
+        .section::<TelemetryConfig>()
+        .section::<TenancyConfig>();
     let builder = global.config.iter().fold(builder, ConfigBuilder::file);
     global.set.iter().fold(builder, |builder, text| builder.assign(text))
 }

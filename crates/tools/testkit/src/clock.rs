@@ -2,20 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use runtime_kernel::{Clock, SharedClock, Sleep, Timestamp};
+use runtime_kernel::{Clock, SharedClock, Sleep, SystemClock, Timestamp};
 
 /// Time as tokio tells it, dates included: under `#[tokio::test(start_paused = true)]` an hour passes as soon as
 /// nothing else can happen, and what is due by date comes due with it.
 #[derive(Clone, Copy, Debug)]
 pub struct PausedClock {
-    start: tokio::time::Instant,
+    start: Instant,
     epoch: Timestamp,
 }
 
 impl PausedClock {
     /// A clock that stands at 2026-01-01T00:00:00Z now.
     pub fn new() -> Self {
-        Self { start: tokio::time::Instant::now(), epoch: Timestamp::constant(1_767_225_600, 0) }
+        Self { start: SystemClock.now(), epoch: Timestamp::constant(1_767_225_600, 0) }
     }
 
     /// The same, ready to share.
@@ -32,11 +32,11 @@ impl Default for PausedClock {
 
 impl Clock for PausedClock {
     fn now(&self) -> Instant {
-        tokio::time::Instant::now().into_std()
+        SystemClock.now()
     }
 
     fn utc(&self) -> Timestamp {
-        self.epoch.checked_add(self.start.elapsed()).unwrap_or(Timestamp::MAX)
+        self.epoch.checked_add(self.now().saturating_duration_since(self.start)).unwrap_or(Timestamp::MAX)
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {

@@ -9,6 +9,7 @@ use runtime_kernel::container::Token;
 use runtime_kernel::{Error, Mode};
 use runtime_telemetry::MetricsApp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config::JobsConfig;
 use crate::handler::{Handlers, JobContext, JobKind};
@@ -48,6 +49,17 @@ impl JobsModule {
         Fut: Future<Output = Result<R, Error>> + Send + 'static,
     {
         self.handlers = self.handlers.handle(handler);
+        self
+    }
+
+    /// Handles a kind whose payload and result are plain JSON.
+    #[must_use]
+    pub fn handle_value<F, Fut>(mut self, kind: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(JobContext, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        self.handlers = self.handlers.handle_value(kind, handler);
         self
     }
 }

@@ -68,6 +68,14 @@ pub(super) fn routes(app: &mut App) {
             .problems(&[404, 409]),
     );
     app.route(
+        Route::post("/v1/jobs/redrive", redrive_all)
+            .summary("Puts dead jobs back into the queue, the newest first.")
+            .tag(TAG)
+            .scope("jobs:write")
+            .takes::<RedriveAll>()
+            .answers::<Redriven>(202, "So many are back in the queue."),
+    );
+    app.route(
         Route::get("/v1/jobs/stats", stats)
             .summary("Counts jobs, and names kinds nobody handles.")
             .tag(TAG)
@@ -192,8 +200,7 @@ impl ListQuery {
     fn filter(self) -> Result<Filter, Error> {
         let limit = self.limit.unwrap_or(50);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            let error = Error::new(ErrorKind::Invalid, "http.invalid_query", "`limit` must be 1 to 1000");
-            return Err(error.with_detail("limit", "must be 1 to 1000"));
+            return Err(over_limit("limit"));
         }
         Ok(Filter {
             tenant: None,
@@ -407,6 +414,42 @@ async fn redrive(
     container.get(JOBS).await?.redrive(&reach(context.clone()), id).await?;
     record::job(&container, &context, "jobs.redriven", &id.to_string()).await?;
     Ok(Json(Redriven { redriven: 1 }).status(StatusCode::ACCEPTED))
+}
+
+/// Which dead jobs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RedriveAll {
+    /// Only of this kind.
+    #[schemars(with = "Option<Label>")]
+    kind: Option<String>,
+    /// Only of this queue.
+    #[schemars(with = "Option<Label>")]
+    queue: Option<String>,
+    /// At most so many; 1000 unless told.
+    #[serde(default, deserialize_with = "whole")]
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+}
+
+async fn redrive_all(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Json(body): Json<RedriveAll>,
+) -> Result<Response> {
+    let limit = body.limit.unwrap_or(MAX_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(over_limit("/limit").into());
+    }
+    let filter = Filter { kind: body.kind, queue: body.queue, limit, ..Filter::default() };
+    let redriven = container.get(JOBS).await?.redrive_all(&reach(context.clone()), filter).await?;
+    record::job(&container, &context, "jobs.redriven", &format!("{redriven} jobs")).await?;
+    Ok(Json(Redriven { redriven }).status(StatusCode::ACCEPTED))
+}
+
+fn over_limit(at: &str) -> Error {
+    Error::new(ErrorKind::Invalid, "http.invalid_query", "`limit` must be 1 to 1000")
+        .with_detail(at, "must be 1 to 1000")
 }
 
 /// The counts.

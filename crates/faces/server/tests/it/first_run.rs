@@ -61,9 +61,18 @@ async fn an_answer_that_will_never_change_sends_the_job_to_the_dead_letters_and_
     assert_eq!(dead["state"], "dead", "{dead:#}");
     assert_eq!(dead["attempts"].as_array().unwrap().len(), 1, "not tried again");
 
+    hook.answer([(422, vec![])]);
     let redriven = house.request("POST", &format!("/v1/jobs/{id}/redrive")).send().await.unwrap();
     assert_eq!(redriven.status(), 202);
     hook.wait_for(2).await;
+    assert_eq!(house.finished(&id).await["state"], "dead");
+
+    for (kind, count) in [("another.kind", 0), ("http.request", 1)] {
+        let all = house.request("POST", "/v1/jobs/redrive").json(&json!({ "kind": kind }));
+        let redriven: serde_json::Value = all.send().await.unwrap().json().await.unwrap();
+        assert_eq!(redriven["redriven"], count, "{kind}");
+    }
+    hook.wait_for(3).await;
     assert_eq!(house.finished(&id).await["state"], "completed");
 }
 

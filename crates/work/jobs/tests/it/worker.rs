@@ -254,6 +254,27 @@ async fn a_drain_gives_back_what_does_not_finish_and_costs_no_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_that_stops_when_told_to_at_the_end_of_a_drain_has_not_failed() {
+    let house = house();
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    let handlers = handle(move |job, _| {
+        stopper.cancel();
+        async move {
+            job.cancelled.cancelled().await;
+            Err(Error::new(ErrorKind::Invalid, "t", "half done"))
+        }
+    });
+    let id = house.enqueue(a()).await;
+    Worker::new(house.jobs.clone(), handlers).unwrap().run(stop.cancelled_owned()).await;
+    let job = house.get(id).await;
+    assert_eq!(
+        (job.state, job.attempt, job.attempts[0].outcome),
+        (JobState::Available, 0, Some(AttemptOutcome::Released))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_what_finishes_in_time() {
     let house = house();
     let stop = CancellationToken::new();
