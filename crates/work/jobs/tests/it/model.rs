@@ -143,7 +143,7 @@ impl Both {
                 if let Some((key, period)) = unique {
                     job = job.unique(format!("k{key}"));
                     if period {
-                        job = job.unique_for(Duration::from_secs(60));
+                        job = job.unique_for(Duration::from_mins(1));
                     }
                 }
                 let insert =
