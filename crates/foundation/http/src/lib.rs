@@ -2,6 +2,7 @@
 
 mod body;
 mod config;
+mod connection;
 mod extract;
 mod metrics;
 #[cfg(feature = "module")]

@@ -4,47 +4,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::Request;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use runtime_kernel::SharedClock;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::HttpConfig;
+use crate::connection::{Protocol, Stream, Told};
 use crate::metrics::HttpMetrics;
 use crate::receive::Receive;
-use crate::transport::Transport;
 
 /// How long the accept loop rests when the system has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(20);
 
 /// How many idle connections are closed each time that happens.
 const SHED: usize = 8;
-
-/// How long a connection is new: too young to be called idle, its first request may be on its way.
-const NEW: Duration = Duration::from_millis(100);
-
-/// How long a connection stays open after the last accept for a request that is already on its way, which is then
-/// answered with `connection: close`. Closing an idle connection at once would lose it (RFC 9112 §9.5).
-const LAST_CALL: Duration = Duration::from_millis(500);
-
-/// How much larger hyper's own limits are than ours, so that what is over ours gets a problem document rather than a
-/// bare status.
-const HEADROOM: usize = 8;
-
-/// The most headers hyper takes unless told; told, it clears a list of that length for every request.
-const HYPER_HEADERS: usize = 100;
 
 /// Why the server could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -116,8 +95,6 @@ pub struct Server {
     receive: Receive,
 }
 
-type Stream = Either<TcpStream, UnixStream>;
-
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -185,12 +162,9 @@ impl Server {
         let connections = Connections {
             permits: Arc::new(Semaphore::new(config.max_connections)),
             tracker: TaskTracker::new(),
-            drain: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            shed: watch::Sender::default(),
-            builder: Arc::new(builder(&config)),
+            told: Told::default(),
+            protocol: Protocol::new(&config, receive),
             config,
-            receive,
         };
         let mut stop = pin!(stop);
         loop {
@@ -208,13 +182,9 @@ impl Server {
 struct Connections {
     permits: Arc<Semaphore>,
     tracker: TaskTracker,
-    drain: CancellationToken,
-    cut: CancellationToken,
-    /// How many idle connections shall close to make room; each that does takes one off.
-    shed: watch::Sender<Arc<AtomicUsize>>,
-    builder: Arc<auto::Builder<TokioExecutor>>,
     config: HttpConfig,
-    receive: Receive,
+    told: Told,
+    protocol: Protocol,
 }
 
 impl Connections {
@@ -271,7 +241,7 @@ impl Connections {
     }
 
     fn spawn(&self, stream: Stream, permit: Option<OwnedSemaphorePermit>) {
-        let connection = self.connection(stream);
+        let connection = self.protocol.connection(stream, &self.told);
         self.tracker.spawn(async move {
             connection.await;
             drop(permit);
@@ -291,132 +261,22 @@ impl Connections {
 
     /// Asks so many idle connections to close.
     fn make_room(&self, connections: usize) {
-        self.shed.send_replace(Arc::new(AtomicUsize::new(connections)));
-    }
-
-    fn connection(&self, stream: Stream) -> impl Future<Output = ()> + Send + 'static {
-        let receive = self.receive.connection();
-        let activity = Arc::clone(&receive.activity);
-        let builder = Arc::clone(&self.builder);
-        let (header_timeout, idle_timeout) = (self.config.header_timeout, self.config.idle_timeout);
-        let write_timeout = self.config.write_timeout;
-        let clock = receive.clock();
-        let opened = clock.now();
-        let stream =
-            Transport::new(stream, Arc::clone(&activity), Arc::clone(&clock), header_timeout, write_timeout);
-
-        // Each is looked at only when it has something to say: to ask all of them whenever bytes come would take
-        // locks that every connection shares.
-        let events = FuturesUnordered::new();
-        events.push(told(self.cut.clone(), Event::Cut));
-        events.push(told(self.drain.clone(), Event::Drain));
-        events.push(asked(self.shed.subscribe()));
-        // A connection that has said nothing gets as long as a request's head.
-        events.push(passed(header_timeout, Event::Look));
-        async move {
-            let mut events = events;
-            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let answer = receive.receive(request);
-                async move { Ok::<_, std::convert::Infallible>(answer.await) }
-            });
-            let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-            let mut seen = 0;
-            let mut closing = false;
-            loop {
-                let event = tokio::select! {
-                    biased;
-                    _ = connection.as_mut() => return,
-                    Some(event) = events.next() => event,
-                };
-                let idle = activity.running.load(Ordering::Relaxed) == 0;
-                let close = match event {
-                    Event::Cut => return,
-                    Event::Drain => {
-                        activity.closing.store(true, Ordering::Relaxed);
-                        events.push(passed(LAST_CALL, Event::Close));
-                        false
-                    }
-                    Event::Close => true,
-                    Event::Shed(mut shed) => {
-                        let old = clock.now().saturating_duration_since(opened) > NEW;
-                        let close = idle && old && take_one(&shed.borrow_and_update());
-                        events.push(asked(shed));
-                        close
-                    }
-                    Event::Look => {
-                        let begun = activity.begun.load(Ordering::Relaxed);
-                        let close = idle && begun == seen;
-                        seen = begun;
-                        events.push(passed(idle_timeout, Event::Look));
-                        close
-                    }
-                };
-                if close && !closing {
-                    closing = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        }
+        self.told.shed.send_replace(Arc::new(AtomicUsize::new(connections)));
     }
 
     async fn finish(self) -> DrainReport {
-        self.drain.cancel();
+        self.told.drain.cancel();
         self.tracker.close();
         let connections = self.tracker.len();
         let in_time = tokio::time::timeout(self.config.drain, self.tracker.wait()).await.is_ok();
         let cut = if in_time { 0 } else { self.tracker.len() };
         if cut > 0 {
-            self.cut.cancel();
+            self.told.cut.cancel();
             self.tracker.wait().await;
             tracing::warn!(cut, "connections were cut: they took longer than http.drain");
         }
         DrainReport { connections, cut }
     }
-}
-
-/// What a connection is told beside its bytes.
-enum Event {
-    /// End at once.
-    Cut,
-    /// The server stops.
-    Drain,
-    /// The last call is over.
-    Close,
-    /// Room is needed.
-    Shed(watch::Receiver<Arc<AtomicUsize>>),
-    /// Time to look whether it is idle.
-    Look,
-}
-
-fn told(token: CancellationToken, event: Event) -> BoxFuture<'static, Event> {
-    async move {
-        token.cancelled().await;
-        event
-    }
-    .boxed()
-}
-
-fn passed(time: Duration, event: Event) -> BoxFuture<'static, Event> {
-    async move {
-        tokio::time::sleep(time).await;
-        event
-    }
-    .boxed()
-}
-
-fn asked(mut shed: watch::Receiver<Arc<AtomicUsize>>) -> BoxFuture<'static, Event> {
-    async move {
-        match shed.changed().await {
-            Ok(()) => Event::Shed(shed),
-            // The server has ended, and cuts what is left.
-            Err(_) => Event::Cut,
-        }
-    }
-    .boxed()
-}
-
-fn take_one(places: &AtomicUsize) -> bool {
-    places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// Removes the socket that a killed process left behind, and nothing that is not a socket nobody listens on.
@@ -432,28 +292,4 @@ fn remove_stale_socket(path: &std::path::Path) {
 /// EMFILE and ENFILE: the process or the system has no descriptor left.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
-}
-
-fn builder(config: &HttpConfig) -> auto::Builder<TokioExecutor> {
-    let head = config.max_head.as_usize().saturating_mul(HEADROOM);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // `Transport` times heads: hyper would count the wait between requests too, and set a timer for each.
-        .header_read_timeout(None)
-        .max_buf_size(head.max(8 * 1024));
-    if config.max_headers > HYPER_HEADERS {
-        builder.http1().max_headers(config.max_headers.saturating_mul(HEADROOM));
-    }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(config.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(config.max_pending_resets)
-        .max_local_error_reset_streams(1024)
-        .keep_alive_interval(config.idle_timeout)
-        .keep_alive_timeout(config.header_timeout);
-    builder
 }

@@ -1,5 +1,6 @@
 //! The HTTP API: jobs, keys, probes and metrics.
 
+mod job_view;
 mod jobs;
 mod keys;
 mod probes;
@@ -7,7 +8,7 @@ mod schema;
 
 use runtime_kernel::app::App;
 
-pub(crate) use jobs::JobView;
+pub(crate) use job_view::JobView;
 pub(crate) use keys::{Issued, KeyView, expiry};
 
 /// Adds every route.
