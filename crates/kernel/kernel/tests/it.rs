@@ -11,6 +11,8 @@
 
 #[path = "it/app.rs"]
 mod app;
+#[path = "it/app_services.rs"]
+mod app_services;
 #[path = "it/config.rs"]
 mod config;
 #[path = "it/config_athyper.rs"]
@@ -25,5 +27,7 @@ mod config_reload;
 mod config_support;
 #[path = "it/container.rs"]
 mod container;
+#[path = "it/container_disposal.rs"]
+mod container_disposal;
 #[path = "it/lifecycle.rs"]
 mod lifecycle;
