@@ -45,20 +45,24 @@ impl ServerConfig {
 
 /// Reads every layer, as the command line says.
 pub(crate) fn read(global: &Global) -> Result<Config, ConfigError> {
-    let config = builder(global).build()?;
+    // Without sections: only what somebody has said.
+    let said = layers(global).build()?;
+    let guarded = said.get::<String>("client.guard")?.is_some();
+    let layers = layers(global);
     // On a developer's machine jobs may call the machine itself, unless somebody has said otherwise.
-    if config.environment() == Environment::Local && config.get::<String>("client.guard")?.is_none() {
-        return builder(global).set("client.guard", "local").build();
-    }
-    Ok(config)
+    let local = said.environment() == Environment::Local && !guarded;
+    declared(if local { layers.set("client.guard", "local") } else { layers }).build()
 }
 
-fn builder(global: &Global) -> ConfigBuilder {
-    // Every section is declared here, so that every mistake in any of them is told at once.
-    let builder = Config::builder()
-        .prefix(&global.env_prefix)
-        .process_env()
-        .search(".")
+fn layers(global: &Global) -> ConfigBuilder {
+    let builder = Config::builder().prefix(&global.env_prefix).process_env().search(".");
+    let builder = global.config.iter().fold(builder, ConfigBuilder::file);
+    global.set.iter().fold(builder, |builder, text| builder.assign(text))
+}
+
+/// Every section is declared, so that every mistake in any of them is told at once.
+fn declared(builder: ConfigBuilder) -> ConfigBuilder {
+    builder
         .section::<ServerConfig>()
         .section::<ApiKeyConfig>()
         .section::<AuditConfig>()
@@ -70,7 +74,5 @@ fn builder(global: &Global) -> ConfigBuilder {
         .section::<ShutdownConfig>()
         .section::<SupervisionConfig>()
         .section::<TelemetryConfig>()
-        .section::<TenancyConfig>();
-    let builder = global.config.iter().fold(builder, ConfigBuilder::file);
-    global.set.iter().fold(builder, |builder, text| builder.assign(text))
+        .section::<TenancyConfig>()
 }
