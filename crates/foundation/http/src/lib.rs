@@ -4,6 +4,7 @@ mod body;
 mod config;
 mod connection;
 mod extract;
+mod head;
 mod metrics;
 #[cfg(feature = "module")]
 mod module;
