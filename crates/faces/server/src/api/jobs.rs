@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::job_view::JobView;
-use super::schema::{Id, Label, Moment, Span, StateName, whole};
+use super::schema::{Id, Label, Moment, Span, StateName, check_label, object, whole};
 use crate::http_request::{self, HttpRequest};
 use crate::record;
 
@@ -120,13 +120,22 @@ struct Enqueue {
     #[serde(default, with = "units::duration_option")]
     #[schemars(with = "Option<Span>")]
     timeout: Option<std::time::Duration>,
+    /// Keeps a second job of this kind from being enqueued meanwhile.
+    #[serde(default, deserialize_with = "object")]
+    unique: Option<Unique>,
+}
+
+/// What makes a job the only one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Unique {
     /// No second unfinished job of this kind may have this key.
-    #[schemars(with = "Option<Label>")]
-    unique_key: Option<String>,
+    #[schemars(with = "Label")]
+    key: String,
     /// Keeps the key taken for so long, even once the job has finished.
-    #[serde(default, with = "units::duration_option")]
+    #[serde(rename = "for", default, with = "units::duration_option")]
     #[schemars(with = "Option<Span>")]
-    unique_for: Option<std::time::Duration>,
+    period: Option<std::time::Duration>,
 }
 
 impl Enqueue {
@@ -148,8 +157,9 @@ impl Enqueue {
         job.run_at = self.run_at;
         job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
         job.timeout = self.timeout;
-        job.unique_key = self.unique_key;
-        job.unique_for = self.unique_for;
+        if let Some(Unique { key, period }) = self.unique {
+            (job.unique_key, job.unique_for) = (Some(key), period);
+        }
         job
     }
 }
@@ -313,6 +323,8 @@ async fn redrive_all(
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(over_limit("/limit").into());
     }
+    check_label("/kind", body.kind.as_deref())?;
+    check_label("/queue", body.queue.as_deref())?;
     let filter = Filter { kind: body.kind, queue: body.queue, limit, ..Filter::default() };
     let redriven = container.get(JOBS).await?.redrive_all(&reach(context.clone()), filter).await?;
     record::job(&container, &context, "jobs.redriven", &format!("{redriven} jobs")).await?;

@@ -1,9 +1,10 @@
 //! What texts in requests look like, exactly enough for a client to know before it asks.
 
+use runtime_kernel::{Error, ErrorKind};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::Number;
+use serde_json::{Map, Number, Value};
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident $schema:tt)+) => {$(
@@ -50,6 +51,25 @@ texts! {
     Moment { "type": "string", "format": "date-time" }
     /// What may be done.
     Scope { "type": "string", "pattern": "^[!-~]{1,128}$", "examples": ["jobs:write", "*"] }
+}
+
+/// Refuses what [`Label`] does not describe.
+pub(crate) fn check_label(at: &str, text: Option<&str>) -> Result<(), Error> {
+    let fits = |text: &str| (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if text.is_none_or(fits) {
+        return Ok(());
+    }
+    let message = "must have 1 to 200 characters, none of them control characters";
+    Err(Error::new(ErrorKind::Invalid, "http.invalid_json", format!("`{at}` {message}"))
+        .with_detail(at, message))
+}
+
+/// Reads a struct from an object only; serde would take an array too.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let fields = Option::<Map<String, Value>>::deserialize(deserializer)?;
+    fields.map(|fields| T::deserialize(Value::Object(fields)).map_err(D::Error::custom)).transpose()
 }
 
 /// Reads a whole number in any form JSON Schema calls an integer: `3`, and `3.0` too.

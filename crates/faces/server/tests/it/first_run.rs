@@ -77,6 +77,19 @@ async fn an_answer_that_will_never_change_sends_the_job_to_the_dead_letters_and_
 }
 
 #[tokio::test]
+async fn a_unique_key_is_taken_once_and_the_second_request_learns_by_whom() {
+    let house = House::start::<&str>(&[]).await;
+    let job = json!({ "kind": "nobody.handles", "unique": { "key": "daily", "for": "1d" } });
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let accepted = house.request("POST", "/v1/jobs").json(&job).send().await.unwrap();
+        answers.push(accepted.json::<serde_json::Value>().await.unwrap());
+    }
+    assert_eq!(answers[0]["id"], answers[1]["id"]);
+    assert_eq!((&answers[0]["duplicate"], &answers[1]["duplicate"]), (&json!(false), &json!(true)));
+}
+
+#[tokio::test]
 async fn the_edge_refuses_what_it_should_with_problem_documents() {
     let house = House::start::<&str>(&[]).await;
     let anonymous = |path: &str| house.client().get(house.url(path));
@@ -100,6 +113,12 @@ async fn the_edge_refuses_what_it_should_with_problem_documents() {
             400,
             "job.payload_invalid",
         ),
+        (
+            house.request("POST", "/v1/jobs").json(&json!({ "kind": "a", "unique": ["key", null] })),
+            400,
+            "http.invalid_json",
+        ),
+        (house.request("POST", "/v1/jobs/redrive").json(&json!({ "kind": "" })), 400, "http.invalid_json"),
         (house.request("GET", "/v1/jobs/01900000-0000-7000-8000-000000000000"), 404, "jobs.not_found"),
     ] {
         let response = request.send().await.unwrap();

@@ -54,6 +54,7 @@ async fn a_body_is_read_or_refused_with_the_place_of_the_mistake() {
             json!("/lines/1/count"),
         ),
         ("application/json", r#"{"lines":[{"count":2},{}]}"#, 400, "http.invalid_json", json!("/lines/1")),
+        ("application/json", r#"[[{"count":2}]]"#, 400, "http.invalid_json", Value::Null),
         ("application/json", "{", 400, "http.invalid_json", Value::Null),
         ("application/json", "", 400, "http.invalid_json", Value::Null),
         ("application/json", r#"{"lines":[]} x"#, 400, "http.invalid_json", Value::Null),
