@@ -93,21 +93,25 @@ impl Spare {
     }
 }
 
-/// Whether a field of this name holds a secret. Field names are part of the program: what was found of one, by its
-/// place in memory, is remembered.
+/// Whether a field of this name holds a secret. Field names are part of the program: what was found of one is
+/// remembered by its place in memory, in one of two slots so that two names that share them do not drive each other out.
 fn is_secret_name(name: &'static str) -> bool {
-    const REMEMBERED: usize = 64;
-    thread_local!(static KNOWN: RefCell<[(&'static str, bool); REMEMBERED]> = const { RefCell::new([("", false); REMEMBERED]) });
-    let place = (name.as_ptr().addr() ^ name.len()) % REMEMBERED;
-    KNOWN.with_borrow_mut(|known| match known.get_mut(place) {
-        Some((remembered, secret)) if std::ptr::eq(*remembered, name) => *secret,
-        found => {
-            let secret = redact::is_secret_name(name);
-            if let Some(slot) = found {
-                *slot = (name, secret);
-            }
-            secret
+    const PAIRS: usize = 64;
+    type Slots = [[(&'static str, bool); 2]; PAIRS];
+    thread_local!(static KNOWN: RefCell<Slots> = const { RefCell::new([[("", false); 2]; PAIRS]) });
+    // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, §6.4).
+    let place = name.as_ptr().addr().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - PAIRS.ilog2());
+    KNOWN.with_borrow_mut(|known| {
+        let Some([first, second]) = known.get_mut(place) else { return redact::is_secret_name(name) };
+        if std::ptr::eq(first.0, name) {
+            return first.1;
         }
+        // Whoever was asked for last comes first.
+        std::mem::swap(first, second);
+        if !std::ptr::eq(first.0, name) {
+            *first = (name, redact::is_secret_name(name));
+        }
+        first.1
     })
 }
 

@@ -37,9 +37,9 @@ struct State {
     closing: bool,
 }
 
-/// How long lines gather before they are written together, unless so many bytes wait: a thread woken for every line
-/// takes the processor from those who log.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long lines gather before they are written together, unless so many bytes wait or one of them is a warning: a
+/// thread woken for every line takes the processor from those who log.
+const GATHER: Duration = Duration::from_millis(20);
 const GATHERED: usize = 64 << 10;
 
 /// How long a line is waited for once the guard is gone.
@@ -102,8 +102,10 @@ impl Sink for Writer {
             }
             state.pending.extend_from_slice(line.as_bytes());
             let after = state.pending.len();
+            let urgent = record.level <= Level::WARN && !state.hurry;
+            state.hurry |= urgent;
             drop(state);
-            if before == 0 || (before < GATHERED && after >= GATHERED) {
+            if before == 0 || urgent || (before < GATHERED && after >= GATHERED) {
                 self.0.work.notify_one();
             }
             if closing {
