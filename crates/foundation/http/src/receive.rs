@@ -102,7 +102,8 @@ impl Receive {
         let refused = head.refusal(&parts.uri, parts.version, config);
         let budget = head.budget().map_or(config.request_timeout, |asked| asked.min(config.request_timeout));
         let deadline = began.checked_add(budget).map_or(Deadline::NONE, Deadline::at);
-        let log = (config.access_log && tracing::enabled!(target: "http.access", tracing::Level::INFO))
+        let log = config
+            .access_log
             .then(|| Logged { target: parts.uri.path_and_query().cloned(), trace_id: trace.trace_id() });
         let method = parts.method.clone();
         let http1 = parts.version <= Version::HTTP_11;

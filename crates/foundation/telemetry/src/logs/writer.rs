@@ -40,7 +40,7 @@ struct State {
 /// How long lines gather before they are written together, unless so many bytes wait or one of them is a warning: a
 /// thread woken for every line takes the processor from those who log.
 const GATHER: Duration = Duration::from_millis(20);
-const GATHERED: usize = 64 << 10;
+const GATHERED: usize = 256 << 10;
 
 /// How long a line is waited for once the guard is gone.
 const LAST_LINES: Duration = Duration::from_millis(200);
@@ -141,6 +141,6 @@ fn run(shared: &Shared, mut stream: Box<dyn Write + Send>) {
         // A closed stream has nobody to complain to.
         let _ = stream.write_all(&batch).and_then(|()| stream.flush());
         batch.clear();
-        batch.shrink_to(64 << 10);
+        batch.shrink_to(2 * GATHERED);
     }
 }
