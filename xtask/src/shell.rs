@@ -7,8 +7,12 @@ use std::process::{Command, Stdio};
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 /// The workspace's root.
+///
+/// What cargo says while it runs us comes first: a target folder that outlives its clone may hold a binary that was
+/// built in another one.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// The cargo that runs us.
