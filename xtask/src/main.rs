@@ -7,6 +7,7 @@ mod docs;
 mod features;
 mod layers;
 mod lint;
+mod loom;
 mod metadata;
 mod new_crate;
 mod servers;
@@ -25,6 +26,7 @@ cargo xtask <command>
   lint                       formatting, and clippy with warnings denied
   layers                     no crate depends on a higher floor; the kernel stays free of frameworks
   features                   each crate alone: default, no default, each feature
+  loom                       the lock-free parts under every order of events
   docs                       every public item documented, every link resolved
   supply                     licences, sources and bans of deny.toml
   crates [--check]           writes the crate map and feature tables, or fails when they are stale
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["lint"] => lint::run(),
         ["layers"] => layers::run(),
         ["features"] => features::run(),
+        ["loom"] => loom::run(),
         ["docs"] => docs::run(),
         ["supply"] => supply::run(),
         ["crates"] => crates::run(false),

@@ -10,11 +10,13 @@
 
 mod container;
 mod http;
+mod limiter;
 mod measure;
 mod report;
 mod serve;
 
-const AREAS: [(&str, fn() -> Vec<report::Row>); 2] = [("container", container::rows), ("http", http::rows)];
+type Area = (&'static str, fn() -> Vec<report::Row>);
+const AREAS: [Area; 3] = [("container", container::rows), ("http", http::rows), ("limiter", limiter::rows)];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +24,11 @@ fn main() {
         && serve == "serve"
     {
         return serve::run(which, rest.first().map(|n| n.parse().expect("a number of requests")));
+    }
+    if let [rss, which] = args.as_slice()
+        && rss == "rss"
+    {
+        return limiter::rss(which);
     }
     let json = args.iter().any(|arg| arg == "--json");
     let wanted = args.iter().find(|arg| !arg.starts_with("--"));

@@ -1,6 +1,7 @@
 //! Interleaved rounds: one window of ours, one of the peer, again and again, so that drift hits both alike.
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// Rounds of every measurement.
@@ -31,4 +32,57 @@ pub fn interleave<const N: usize>(mut contenders: [&mut dyn FnMut() -> f64; N]) 
         }
     }
     rounds
+}
+
+/// Nanoseconds per operation and thread while `threads` of them hammer the same thing. The operation gets a number
+/// that differs from call to call.
+pub fn nanos_on(threads: usize, window: Duration, operation: impl Fn(u64) + Sync) -> f64 {
+    let start = Barrier::new(threads);
+    let run = |seed: u64| {
+        let mut random = seed;
+        start.wait();
+        nanos(window, || operation(next(&mut random)))
+    };
+    std::thread::scope(|scope| {
+        let run = &run;
+        let others: Vec<_> = (1..threads).map(|n| scope.spawn(move || run(n as u64 * 7919 + 1))).collect();
+        let own = run(1);
+        let all = others.into_iter().map(|other| other.join().expect("no panic")).fold(own, |a, b| a + b);
+        all / threads as f64
+    })
+}
+
+/// The 99.9th percentile of single operations, each timed by the processor's counter (about 8 ns of its own).
+pub fn tail_on(threads: usize, operation: impl Fn(u64) + Sync) -> f64 {
+    const OPERATIONS: usize = 300_000;
+    let (start, clock) = (Barrier::new(threads), quanta::Clock::new());
+    let run = |seed: u64| {
+        let (mut random, mut times) = (seed, Vec::with_capacity(OPERATIONS));
+        start.wait();
+        for _ in 0..OPERATIONS {
+            let number = next(&mut random);
+            let began = clock.raw();
+            operation(number);
+            times.push(clock.raw() - began);
+        }
+        times
+    };
+    let mut times = std::thread::scope(|scope| {
+        let run = &run;
+        let others: Vec<_> = (1..threads).map(|n| scope.spawn(move || run(n as u64 * 7919 + 1))).collect();
+        let mut all = run(1);
+        others.into_iter().for_each(|other| all.extend(other.join().expect("no panic")));
+        all
+    });
+    let at = times.len() * 999 / 1000;
+    let (_, tail, _) = times.select_nth_unstable(at);
+    clock.delta_as_nanos(0, *tail) as f64
+}
+
+/// xorshift64.
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
 }

@@ -1,0 +1,97 @@
+//! Every order of events of two threads on one slot, by loom. `cargo xtask loom` runs these.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::rate::Rate;
+use crate::table::Table;
+use crate::word::{Word, admit, is_plain, time};
+
+const NOW: u64 = 100;
+
+fn take(word: &Word, tolerance: u64) -> bool {
+    loop {
+        let seen = word.load();
+        match admit(seen, NOW, 10, tolerance) {
+            Ok(next) if word.replace(seen, next) => return true,
+            Ok(_) => thread::yield_now(),
+            Err(_) => return false,
+        }
+    }
+}
+
+#[test]
+fn a_bucket_of_two_grants_two_of_three_whatever_the_order() {
+    loom::model(|| {
+        let word = Arc::new(Word::default());
+        let racing = Arc::clone(&word);
+        let other = thread::spawn(move || u8::from(take(&racing, 20)) + u8::from(take(&racing, 20)));
+        let granted = u8::from(take(&word, 20)) + other.join().unwrap();
+        assert_eq!((granted, word.load()), (2, NOW + 20));
+    });
+}
+
+/// Takes one token of a key by the table, as the limiter does.
+fn take_keyed(table: &Table, hash: u64, rate: Rate) -> bool {
+    loop {
+        let Ok((found, held)) = table.find_or_take(hash, rate.code(), NOW, || 0) else { return false };
+        if let Some(mut held) = held {
+            let next = admit(held.time(), NOW, rate.nanos(), rate.tolerance());
+            next.iter().for_each(|next| held.set(*next, false));
+            return next.is_ok();
+        }
+        if is_plain(found.word) {
+            match admit(found.word, NOW, rate.nanos(), rate.tolerance()) {
+                Ok(next) if found.slot.word.replace(found.word, next) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn two_keys_that_want_the_same_slot_never_write_each_others_debt() {
+    loom::model(|| {
+        let (table, rate) = (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap());
+        let racing = Arc::clone(&table);
+        let other = thread::spawn(move || take_keyed(&racing, 2, rate));
+        let granted = [take_keyed(&table, 1, rate), other.join().unwrap()];
+        // One slot: whoever got it is in debt and keeps it, the other found no room.
+        assert_eq!(granted.iter().filter(|granted| **granted).count(), 1, "{granted:?}");
+        let holder = if granted[0] { 1 } else { 2 };
+        let found = table.find(holder).expect("a key in debt keeps its slot");
+        assert_eq!(time(found.word), NOW + rate.nanos());
+    });
+}
+
+#[test]
+fn one_key_never_has_two_slots() {
+    loom::model(|| {
+        let (table, rate) = (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap());
+        let racing = Arc::clone(&table);
+        let other = thread::spawn(move || take_keyed(&racing, 1, rate));
+        let granted = [take_keyed(&table, 1, rate), other.join().unwrap()];
+        assert_eq!(granted.iter().filter(|granted| **granted).count(), 1, "a burst of one");
+    });
+}
+
+#[test]
+fn a_held_word_is_written_by_nobody_else() {
+    loom::model(|| {
+        let word = Arc::new(Word::default());
+        let racing = Arc::clone(&word);
+        let other = thread::spawn(move || {
+            let mut held = racing.hold();
+            let next = held.time() + 1;
+            held.set(next, false);
+        });
+        let mut held = word.hold();
+        let next = held.time() + 1;
+        held.set(next, false);
+        drop(held);
+        other.join().unwrap();
+        assert_eq!(word.load(), 2);
+    });
+}

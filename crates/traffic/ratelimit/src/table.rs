@@ -1,0 +1,274 @@
+//! A bounded table of buckets without keys: a slot is a key's tag and its word, sixteen bytes.
+//!
+//! A key is known by 48 bits of a keyed hash beside the place the other bits send it to, so two keys share a bucket
+//! about once in 10^13 look-ups; sharing makes a limit stricter, never looser. A slot is given to another key only
+//! when its bucket is full again, for then forgetting it changes nothing. Slots never become empty again, and a new
+//! key takes the first empty one of its window, so a search may stop at an empty slot.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+use crate::history::History;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::word::{BUSY, Held, Word, time};
+
+/// Slots in a cache line, and lines in a window.
+// Loom explores every order of events, so it gets the smallest table there is.
+const IN_LINE: usize = if cfg!(loom) { 1 } else { 4 };
+const WINDOW: usize = if cfg!(loom) { 1 } else { 8 };
+/// Slots per key: half full, two keys of three have the slot they prefer and one in a hundred thousand finds no room.
+const ROOM: usize = 2;
+const STRIPES: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// A slot: tag and rate code of the key it belongs to, and the bucket.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    key: AtomicU64,
+    pub(crate) word: Word,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line([Slot; IN_LINE]);
+
+/// What was granted from each slot that tokens were reserved from.
+type Histories = HashMap<usize, History>;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    lines: Box<[Line]>,
+    homes: u64,
+    inserting: Box<[Mutex<()>]>,
+    histories: Box<[Mutex<Histories>]>,
+}
+
+/// A slot as it was found, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) slot: &'a Slot,
+    pub(crate) index: usize,
+    /// The word as it was when the slot still belonged to the key.
+    pub(crate) word: u64,
+    /// The rate its debt was made under.
+    pub(crate) code: u16,
+}
+
+/// Every slot a key could have is taken by one in debt; the first of them is free at this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRoom {
+    pub(crate) until: u64,
+}
+
+impl Slot {
+    /// The key's tag and rate code.
+    pub(crate) fn key(&self) -> u64 {
+        self.key.load(Ordering::Acquire)
+    }
+
+    /// The slot's word, if it is this key's.
+    #[inline]
+    fn read(&self, hash: u64, index: usize) -> Option<Found<'_>> {
+        let key = self.key.load(Ordering::Relaxed);
+        if tag(key) != tag_of(hash) || key == 0 {
+            return None;
+        }
+        let word = self.word.load();
+        // Only now is it certain that the word was this key's: a slot changes hands before its word does.
+        let key = self.key();
+        (tag(key) == tag_of(hash)).then_some(Found { slot: self, index, word, code: code(key) })
+    }
+
+    pub(crate) fn belongs_to(&self, hash: u64) -> bool {
+        tag(self.key()) == tag_of(hash)
+    }
+
+    /// Writes the rate code of a held slot.
+    pub(crate) fn recode(&self, code: u16) {
+        self.key.store(tag(self.key()) << 16 | u64::from(code), Ordering::Release);
+    }
+
+    pub(crate) fn code(&self) -> u16 {
+        code(self.key())
+    }
+}
+
+fn tag_of(hash: u64) -> u64 {
+    hash & 0xffff_ffff_ffff
+}
+
+/// The slot of its home line that a key takes if it is free.
+fn preferred(hash: u64) -> usize {
+    usize::try_from(hash % IN_LINE as u64).unwrap_or_default()
+}
+
+fn tag(key: u64) -> u64 {
+    key >> 16
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are what is wanted")]
+fn code(key: u64) -> u16 {
+    key as u16
+}
+
+impl Table {
+    /// A table for so many keys in debt at once.
+    pub(crate) fn new(keys: usize) -> Self {
+        let homes = keys.saturating_mul(ROOM).div_ceil(IN_LINE).max(1);
+        Self {
+            lines: (0..homes.saturating_add(WINDOW - 1)).map(|_| Line::default()).collect(),
+            homes: homes as u64,
+            inserting: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            histories: (0..STRIPES).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// The smallest table there is.
+    #[cfg(loom)]
+    pub(crate) fn of_one_line() -> Self {
+        Self::new(0)
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.lines.len() * IN_LINE
+    }
+
+    /// How many slots hold a bucket that is not full.
+    pub(crate) fn in_debt(&self, now: u64) -> usize {
+        self.lines.iter().flat_map(|line| &line.0).filter(|slot| time(slot.word.load()) > now).count()
+    }
+
+    fn home(&self, hash: u64) -> usize {
+        // The high bits choose the line (Lemire, "Fast Random Integer Generation in an Interval", 2019).
+        usize::try_from((u128::from(hash) * u128::from(self.homes)) >> 64).unwrap_or_default()
+    }
+
+    /// The slots a key may have, the one it prefers first.
+    fn window(&self, home: usize, preferred: usize) -> impl Iterator<Item = (usize, &Slot)> {
+        let slots = self.lines.iter().skip(home).take(WINDOW).flat_map(|line| &line.0);
+        let slots = slots.enumerate().map(move |(nth, slot)| (home * IN_LINE + nth, slot));
+        slots.clone().skip(preferred).take(1).chain(slots)
+    }
+
+    /// The key's slot, if it has one.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64) -> Option<Found<'_>> {
+        let home = self.home(hash);
+        let preferred = preferred(hash);
+        let slot = self.lines.get(home)?.0.get(preferred)?;
+        slot.read(hash, home * IN_LINE + preferred).or_else(|| self.find_elsewhere(hash, home))
+    }
+
+    /// The key was pushed aside by one that came before it.
+    #[inline]
+    fn find_elsewhere(&self, hash: u64, home: usize) -> Option<Found<'_>> {
+        let wanted = tag_of(hash);
+        for (nth, line) in self.lines.get(home..home + WINDOW)?.iter().enumerate() {
+            // All four are compared before anything is decided: which one it is cannot be predicted.
+            let mut same = 0_u32;
+            for (bit, slot) in line.0.iter().enumerate() {
+                same |= u32::from(tag(slot.key.load(Ordering::Relaxed)) == wanted) << bit;
+            }
+            while same != 0 {
+                let at = same.trailing_zeros() as usize;
+                same &= same - 1;
+                let found = line.0.get(at).and_then(|slot| slot.read(hash, (home + nth) * IN_LINE + at));
+                if found.is_some() {
+                    return found;
+                }
+            }
+            if line.0.iter().any(|slot| slot.key.load(Ordering::Relaxed) == 0) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The key's slot, or a new one that is still held, so that nobody takes it before it is used.
+    ///
+    /// A new slot begins with the debt `inherited` says, asked for only once the key can be found.
+    pub(crate) fn find_or_take(
+        &self,
+        hash: u64,
+        rate_code: u16,
+        now: u64,
+        inherited: impl Fn() -> u64,
+    ) -> Result<(Found<'_>, Option<Held<'_>>), NoRoom> {
+        match self.find(hash) {
+            Some(found) => Ok((found, None)),
+            None => self.take(hash, rate_code, now, inherited),
+        }
+    }
+
+    #[cold]
+    fn take(
+        &self,
+        hash: u64,
+        rate_code: u16,
+        now: u64,
+        inherited: impl Fn() -> u64,
+    ) -> Result<(Found<'_>, Option<Held<'_>>), NoRoom> {
+        let home = self.home(hash);
+        // One at a time for a home, so that no key ever has two slots.
+        let _turn = lock(&self.inserting, home);
+        loop {
+            if let Some(found) = self.find(hash) {
+                return Ok((found, None));
+            }
+            let (index, slot) = self.candidate(hash, home, now)?;
+            let Some(mut held) = slot.word.hold_if(|free_at| free_at <= now) else { continue };
+            self.drop_history(index, &held);
+            slot.key.store(tag_of(hash) << 16 | u64::from(rate_code), Ordering::Release);
+            // A new value, so that nobody who saw the old one can write over it; one nanosecond is no debt.
+            let fresh = (held.time() + 1).max(inherited());
+            held.set(fresh, false);
+            return Ok((Found { slot, index, word: fresh, code: rate_code }, Some(held)));
+        }
+    }
+
+    /// An empty slot of the window, or the one whose bucket has been full for longest.
+    fn candidate(&self, hash: u64, home: usize, now: u64) -> Result<(usize, &Slot), NoRoom> {
+        let (mut best, mut until) = (None, u64::MAX);
+        for (index, slot) in self.window(home, preferred(hash)) {
+            let word = slot.word.load();
+            if word & BUSY != 0 {
+                continue;
+            }
+            if slot.key() == 0 {
+                return Ok((index, slot));
+            }
+            if time(word) < until {
+                (best, until) = (Some((index, slot)), time(word));
+            }
+        }
+        best.filter(|_| until <= now).ok_or(NoRoom { until })
+    }
+
+    /// Works on the history of a slot, if it keeps one.
+    pub(crate) fn with_history<T>(
+        &self,
+        index: usize,
+        held: &Held<'_>,
+        work: impl FnOnce(&mut History) -> T,
+    ) -> Option<T> {
+        if held.is_reserved() { lock(&self.histories, index).get_mut(&index).map(work) } else { None }
+    }
+
+    /// Has a slot keep a history from now on.
+    pub(crate) fn keep_history(&self, index: usize, history: History) {
+        lock(&self.histories, index).insert(index, history);
+    }
+
+    /// The slot's bucket was full: nothing of what came before matters any more.
+    pub(crate) fn drop_history(&self, index: usize, held: &Held<'_>) {
+        if held.is_reserved() {
+            lock(&self.histories, index).remove(&index);
+        }
+    }
+}
+
+fn lock<T>(stripes: &[Mutex<T>], index: usize) -> MutexGuard<'_, T> {
+    // There are always `STRIPES` of them.
+    #[expect(clippy::indexing_slicing, reason = "the remainder is smaller than the number of stripes")]
+    stripes[index % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
+}
