@@ -1,0 +1,143 @@
+//! Against a real server, behind a proxy that can be cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime_kernel::{Classify, ManualClock, Name, SystemClock, TenantContext};
+use runtime_redis::{Redis, RedisConfig, RedisError, Script, cmd, pipe};
+use runtime_testkit::proxy::FaultProxy;
+use runtime_testkit::redis;
+
+async fn connected() -> (Redis, runtime_testkit::redis::TestRedis) {
+    let server = redis::server().await.unwrap();
+    let config = RedisConfig::at(server.url()).with_prefix(server.prefix());
+    (Redis::new(&config, SystemClock::shared()).unwrap(), server)
+}
+
+#[tokio::test]
+async fn commands_pipelines_and_scripts_run_on_one_connection() {
+    let (redis, _server) = connected().await;
+    let (a, b) = (redis.key(None, "area", "a"), redis.key(None, "area", "b"));
+    redis.run::<()>(cmd("SET").arg(&a).arg(1)).await.unwrap();
+    let (x, y): (i64, i64) = redis.run_all(pipe().atomic().incr(&a, 1).incr(&b, 5)).await.unwrap();
+    assert_eq!((x, y), (2, 5));
+    let script = Script::new("return redis.call('GET', KEYS[1]) + redis.call('GET', KEYS[2])");
+    let sum: i64 = redis.run_script(script.key(&a).key(&b)).await.unwrap();
+    assert_eq!(sum, 7);
+}
+
+#[tokio::test]
+async fn a_script_the_server_has_forgotten_is_sent_again() {
+    let (redis, _server) = connected().await;
+    // A script of its own, so that forgetting it disturbs no other test that shares the server.
+    let script = Script::new(&format!("return '{}'", redis.key(None, "script", "own")));
+    for _ in 0..2 {
+        let _: String = redis.run_script(&script.prepare_invoke()).await.unwrap();
+        redis.run::<()>(cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_two_tenants_and_no_two_areas_share_a_key() {
+    let (redis, server) = connected().await;
+    let tenant = |name| TenantContext::tenant(Name::new("main").unwrap(), Name::new(name).unwrap());
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    let keys = [
+        redis.key(None, "limit", "k"),
+        redis.key(Some(&acme), "limit", "k"),
+        redis.key(Some(&other), "limit", "k"),
+        redis.key(Some(&acme), "cache", "k"),
+        redis.key(None, "limit", "acme:k"),
+    ];
+    let different: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(different.len(), keys.len(), "{keys:?}");
+    assert_eq!(keys[1], format!("{}:{{main/acme}}:limit:k", server.prefix()));
+}
+
+#[tokio::test]
+async fn a_blocking_command_does_not_hold_up_the_shared_connection() {
+    let (redis, _server) = connected().await;
+    let list = redis.key(None, "list", "l");
+    let mut own = redis.blocking().await.unwrap();
+    let pop = tokio::spawn({
+        let list = list.clone();
+        async move { cmd("BLPOP").arg(&list).arg(30).query_async::<(String, String)>(&mut own).await }
+    });
+    // Answered although the other connection waits, and what the other waits for.
+    redis.ping().await.unwrap();
+    redis.run::<()>(cmd("RPUSH").arg(&list).arg("x")).await.unwrap();
+    assert_eq!(pop.await.unwrap().unwrap().1, "x");
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_says_so() {
+    let server = redis::server().await.unwrap();
+    let mut config = RedisConfig::at(server.url());
+    config.pool_size = 1;
+    config.connect_timeout = Duration::from_millis(100);
+    let redis = Redis::new(&config, SystemClock::shared()).unwrap();
+    let held = redis.blocking().await.unwrap();
+    assert!(matches!(redis.blocking().await.map(drop), Err(RedisError::PoolExhausted)));
+    drop(held);
+    redis.blocking().await.map(drop).unwrap();
+}
+
+#[tokio::test]
+async fn while_it_is_away_everybody_is_told_at_once_and_it_comes_back_by_itself() {
+    let server = redis::server().await.unwrap();
+    let target = server.url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let proxy = FaultProxy::start(target).await.unwrap();
+    let clock = ManualClock::new();
+    let config = RedisConfig::at(format!("redis://{}", proxy.address()));
+    let redis = Redis::new(&config, Arc::new(clock.clone())).unwrap();
+    redis.ping().await.unwrap();
+
+    proxy.cut();
+    let found_out = redis.ping().await.unwrap_err();
+    assert!(matches!(found_out, RedisError::Unreachable(_)), "{found_out:?}");
+    let told = redis.ping().await.unwrap_err();
+    assert!(matches!(told, RedisError::Away { retry_after } if retry_after == config.retry_after), "{told:?}");
+    assert!(told.is_away() && told.code() == "redis.away");
+    assert!(redis.blocking().await.map(drop).unwrap_err().is_away());
+
+    proxy.heal();
+    assert!(redis.ping().await.is_err(), "nobody tries before it is time");
+    let mut tries = 0;
+    loop {
+        clock.advance(config.retry_after);
+        tries += 1;
+        match redis.ping().await {
+            Ok(()) => break,
+            Err(error) => assert!(error.is_away() && tries < 50, "{error:?}"),
+        }
+    }
+    redis.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_command_is_not_an_absence() {
+    let (redis, _server) = connected().await;
+    let error = redis.run::<()>(&cmd("NOSUCH")).await.unwrap_err();
+    assert!(!error.is_away() && error.code() == "redis.refused", "{error:?}");
+    redis.ping().await.unwrap();
+}
+
+#[test]
+fn a_wrong_configuration_names_its_key_and_never_the_password() {
+    let wrong = |change: fn(&mut RedisConfig)| {
+        let mut config = RedisConfig::at("redis://:hunter2@127.0.0.1:1");
+        change(&mut config);
+        assert!(!format!("{config:?}").contains("hunter2"));
+        Redis::new(&config, SystemClock::shared()).map(drop).unwrap_err().to_string()
+    };
+    for (change, key) in [
+        ((|c| c.url = "http://:hunter2@x".to_owned()) as fn(&mut RedisConfig), "redis.url"),
+        (|c| c.url = "redis-cluster://a".to_owned(), "redis.url"),
+        (|c| c.prefix = "{x}".to_owned(), "redis.prefix"),
+        (|c| c.pool_size = 0, "redis.pool_size"),
+        (|c| c.retry_after = Duration::ZERO, "redis.retry_after"),
+    ] {
+        let message = wrong(change);
+        assert!(message.contains(key) && !message.contains("hunter2"), "{message}");
+    }
+}
