@@ -29,6 +29,12 @@ pub use runtime_jobs as jobs;
 /// SQL migrations.
 #[cfg(feature = "migrate")]
 pub use runtime_migrate as migrate;
+/// Rate limits.
+#[cfg(feature = "ratelimit")]
+pub use runtime_ratelimit as ratelimit;
+/// Redis.
+#[cfg(feature = "redis")]
+pub use runtime_redis as redis;
 /// Retry policies.
 #[cfg(feature = "resilience")]
 pub use runtime_resilience as resilience;

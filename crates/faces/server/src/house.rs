@@ -15,6 +15,8 @@ use runtime_kernel::config::{Config, ReloadModule};
 use runtime_kernel::container::Container;
 use runtime_kernel::{Error, Mode};
 use runtime_migrate::MigrateModule;
+use runtime_ratelimit::RateLimitModule;
+use runtime_redis::RedisModule;
 use runtime_telemetry::{TelemetryGuard, TelemetryModule};
 use runtime_tenancy::TenancyModule;
 
@@ -68,8 +70,10 @@ fn modules(
         .with(audit)
         .with(ClientModule)
         .with(HealthModule)
+        .with(RedisModule)
         .with(ApiKeyModule::new().hook(record::refusals(&told)))
         .with(TenancyModule)
+        .with(RateLimitModule)
         .with(JobsModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
 }

@@ -12,6 +12,8 @@ use runtime_jobs::JobsConfig;
 use runtime_kernel::app::SupervisionConfig;
 use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Section};
 use runtime_kernel::lifecycle::ShutdownConfig;
+use runtime_ratelimit::RateLimitConfig;
+use runtime_redis::RedisConfig;
 use runtime_telemetry::TelemetryConfig;
 use runtime_tenancy::TenancyConfig;
 use serde::{Deserialize, Serialize};
@@ -71,6 +73,8 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<HealthConfig>()
         .section::<HttpConfig>()
         .section::<JobsConfig>()
+        .section::<RateLimitConfig>()
+        .section::<RedisConfig>()
         .section::<ShutdownConfig>()
         .section::<SupervisionConfig>()
         .section::<TelemetryConfig>()

@@ -13,6 +13,7 @@ mod it {
     mod first_run;
     mod hook;
     mod house;
+    mod limits;
     mod readme;
     mod shutdown;
     mod soak;

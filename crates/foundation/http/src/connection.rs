@@ -61,7 +61,11 @@ impl Protocol {
     }
 
     pub(crate) fn connection(&self, stream: Stream, all: &Told) -> impl Future<Output = ()> + Send + 'static {
-        let receive = self.receive.connection();
+        let peer = match &stream {
+            Either::Left(tcp) => tcp.peer_addr().ok(),
+            Either::Right(_) => None,
+        };
+        let receive = self.receive.connection(peer);
         let activity = Arc::clone(&receive.activity);
         let builder = Arc::clone(&self.builder);
         let Self { header_timeout, idle_timeout, write_timeout, .. } = *self;

@@ -1,6 +1,7 @@
 //! The first phase, fused into one service: everything that happens to every request, with nothing boxed for it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::head::Head;
 use crate::metrics::HttpMetrics;
 use crate::problem::{respond, sign};
 use crate::router::answered;
+use axum::extract::ConnectInfo;
 
 /// What the phase does, in order, as `runtime routes --stack` lists it.
 pub(crate) const PARTS: [&str; 8] = [
@@ -46,6 +48,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct Receive {
     shared: Arc<Shared>,
     router: Router,
+    /// Who is at the other end; nobody with an address over a Unix socket.
+    peer: Option<SocketAddr>,
     /// Requests of this connection that have begun, and how many of them run.
     pub(crate) activity: Arc<Activity>,
 }
@@ -73,12 +77,17 @@ pub(crate) struct Activity {
 
 impl Receive {
     pub(crate) fn new(router: Router, config: HttpConfig, clock: SharedClock, metrics: HttpMetrics) -> Self {
-        Self { shared: Arc::new(Shared { config, clock, metrics }), router, activity: Arc::default() }
+        Self {
+            shared: Arc::new(Shared { config, clock, metrics }),
+            router,
+            peer: None,
+            activity: Arc::default(),
+        }
     }
 
     /// The same for a new connection.
-    pub(crate) fn connection(&self) -> Self {
-        Self { activity: Arc::default(), ..self.clone() }
+    pub(crate) fn connection(&self, peer: Option<SocketAddr>) -> Self {
+        Self { peer, activity: Arc::default(), ..self.clone() }
     }
 
     pub(crate) fn clock(&self) -> SharedClock {
@@ -115,6 +124,9 @@ impl Receive {
         } else {
             let context = Context::from_parts(Source::Http, request_id, trace).with_deadline(deadline);
             parts.extensions.insert(context);
+            if let Some(peer) = self.peer {
+                parts.extensions.insert(ConnectInfo(peer));
+            }
             let body = if body.is_end_stream() {
                 Body::empty()
             } else {

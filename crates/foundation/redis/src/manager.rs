@@ -106,7 +106,10 @@ impl Redis {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn run_script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+    pub async fn run_script<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisError> {
         let mut shared = self.ask()?;
         self.heard(script.invoke_async(&mut shared).await)
     }

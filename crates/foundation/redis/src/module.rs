@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use runtime_health::{HealthApp, Outcome};
+use runtime_kernel::Error;
 use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::Token;
-use runtime_kernel::Error;
 
 use crate::config::RedisConfig;
 use crate::manager::Redis;
@@ -42,14 +42,10 @@ impl Module for RedisModule {
         let redis = Redis::new(&config, app.shared_clock())
             .map_err(|error| SetupError::Module { module: "redis", message: error.to_string() })?;
         app.services().value(REDIS, Arc::new(redis));
-        app.health_check_with(
-            "redis",
-            runtime_health::Check::optional,
-            |container| async move {
-                let answer = async { container.get(REDIS).await?.ping().await.map_err(Error::from) };
-                Outcome::from(answer.await)
-            },
-        );
+        app.health_check_with("redis", runtime_health::Check::optional, |container| async move {
+            let answer = async { container.get(REDIS).await?.ping().await.map_err(Error::from) };
+            Outcome::from(answer.await)
+        });
         Ok(())
     }
 }

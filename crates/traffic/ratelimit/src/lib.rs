@@ -1,5 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "axum")]
+mod axum;
+mod buckets;
+#[cfg(feature = "http")]
+mod client_ip;
+mod config;
 #[cfg(all(test, loom))]
 #[expect(
     clippy::unwrap_used,
@@ -8,18 +14,44 @@
     reason = "tests fail by panicking"
 )]
 mod explored;
+#[cfg(feature = "http")]
+mod headers;
 mod history;
+#[cfg(feature = "http")]
+mod layer;
+#[cfg(feature = "redis")]
+mod lease;
 mod limiter;
+#[cfg(feature = "module")]
+mod module;
+mod operator;
 mod outcome;
 mod rate;
+#[cfg(feature = "redis")]
+mod redis;
 mod reserve;
+mod rules;
 mod sync;
 mod table;
 mod ticks;
 mod wait;
 mod word;
 
-pub use limiter::{Ask, Builder, MOST_KEYS, Overflow, RateLimiter, RefusedTogether};
+#[cfg(feature = "axum")]
+pub use crate::axum::ClientIp;
+pub use buckets::{Answer, Buckets, Demand, Together};
+#[cfg(feature = "http")]
+pub use client_ip::client_ip;
+pub use config::{By, HeaderStyle, RateLimitConfig, RuleConfig, Store, WhenAway};
+#[cfg(feature = "http")]
+pub use layer::{Applies, Decision, Lookup, RateLimitFuture, RateLimitLayer, RateLimitService};
+pub use limiter::{Ask, Builder, MOST_KEYS, Overflow, RateLimiter, RefusedTogether, Tightest};
+#[cfg(feature = "module")]
+pub use module::{BUCKETS, OPERATIONS, RATE_LIMITS, RateLimitModule};
+pub use operator::{OperatorError, RateLimits, RuleInfo};
 pub use outcome::{LimitError, Standing};
 pub use rate::{Rate, RateConfig, RateError};
+#[cfg(feature = "redis")]
+pub use redis::{Lease, RedisBuckets};
 pub use reserve::Reservation;
+pub use rules::{Operations, RuleError};

@@ -86,6 +86,15 @@ impl Ask {
     }
 }
 
+/// Of several keys that were granted together, the one with the least left, as a share of what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tightest {
+    /// Its place in the request.
+    pub index: usize,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
 /// A request for several keys was refused, and nothing was taken from any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
@@ -213,7 +222,7 @@ impl<S: BuildHasher> RateLimiter<S> {
     ///
     /// # Errors
     /// [`RefusedTogether`] says which key refused and why; [`LimitError::TooManyKeys`] beyond [`MOST_KEYS`].
-    pub fn check_all(&self, asks: &[Ask]) -> Result<Option<Standing>, RefusedTogether> {
+    pub fn check_all(&self, asks: &[Ask]) -> Result<Option<Tightest>, RefusedTogether> {
         self.inner.take_all(asks)
     }
 
@@ -430,7 +439,7 @@ impl<S> Inner<S> {
         ours.then_some(Bucket { held, found, table: &self.table })
     }
 
-    fn take_all(&self, asks: &[Ask]) -> Result<Option<Standing>, RefusedTogether> {
+    fn take_all(&self, asks: &[Ask]) -> Result<Option<Tightest>, RefusedTogether> {
         if asks.len() > MOST_KEYS {
             let error = LimitError::TooManyKeys { keys: asks.len(), most: MOST_KEYS };
             return Err(RefusedTogether { index: MOST_KEYS, error });
@@ -450,7 +459,7 @@ impl<S> Inner<S> {
     }
 
     /// `None` when a slot went to another key before it was held.
-    fn try_take_all(&self, asks: &[Ask], now: u64) -> Option<Result<Option<Standing>, RefusedTogether>> {
+    fn try_take_all(&self, asks: &[Ask], now: u64) -> Option<Result<Option<Tightest>, RefusedTogether>> {
         let mut places = [const { None::<(usize, Option<Found<'_>>)> }; MOST_KEYS];
         for (index, (ask, place)) in asks.iter().zip(&mut places).enumerate() {
             match self.place(*ask, now) {
@@ -482,9 +491,9 @@ fn decide(
     places: &[Option<(usize, Option<Found<'_>>)>],
     buckets: &mut [Option<Bucket<'_>>],
     now: u64,
-) -> Result<Option<Standing>, RefusedTogether> {
+) -> Result<Option<Tightest>, RefusedTogether> {
     let mut refused: Option<RefusedTogether> = None;
-    let mut tightest: Option<Standing> = None;
+    let mut tightest: Option<Tightest> = None;
     let mut next = [None::<u64>; MOST_KEYS];
     let mut at = 0;
     for (nth, (index, _)) in places.iter().flatten().enumerate() {
@@ -502,8 +511,8 @@ fn decide(
             Ok(granted) => {
                 *full_at = Some(granted);
                 let standing = Standing::new(granted - now, ask.rate);
-                if tightest.is_none_or(|tightest| standing.is_tighter_than(tightest)) {
-                    tightest = Some(standing);
+                if tightest.is_none_or(|tightest| standing.is_tighter_than(tightest.standing)) {
+                    tightest = Some(Tightest { index: *index, standing });
                 }
             }
             Err(wait) => {

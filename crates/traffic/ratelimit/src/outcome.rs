@@ -73,6 +73,12 @@ pub enum LimitError {
         /// How long it would have taken at least.
         retry_after: Duration,
     },
+    /// The buckets cannot be reached, and the limiter was told to refuse then.
+    #[error("the limit cannot be checked at the moment")]
+    Away {
+        /// When somebody will try to reach them again.
+        retry_after: Duration,
+    },
     /// More keys in one request than can be checked together.
     #[error("{keys} keys in one request: at most {most} can be checked together")]
     TooManyKeys {
@@ -89,7 +95,8 @@ impl LimitError {
         match self {
             Self::Exceeded { retry_after, .. }
             | Self::Full { retry_after }
-            | Self::TooLate { retry_after } => Some(*retry_after),
+            | Self::TooLate { retry_after }
+            | Self::Away { retry_after } => Some(*retry_after),
             Self::LargerThanBucket { .. } | Self::TooManyKeys { .. } => None,
         }
     }
@@ -100,6 +107,7 @@ impl Classify for LimitError {
         match self {
             Self::Exceeded { .. } | Self::Full { .. } | Self::TooLate { .. } => ErrorKind::RateLimited,
             Self::LargerThanBucket { .. } => ErrorKind::TooLarge,
+            Self::Away { .. } => ErrorKind::Unavailable,
             Self::TooManyKeys { .. } => ErrorKind::Invalid,
         }
     }
@@ -114,6 +122,7 @@ impl Classify for LimitError {
             Self::LargerThanBucket { .. } => "ratelimit.larger_than_bucket",
             Self::Full { .. } => "ratelimit.full",
             Self::TooLate { .. } => "ratelimit.too_late",
+            Self::Away { .. } => "ratelimit.away",
             Self::TooManyKeys { .. } => "ratelimit.too_many_keys",
         }
     }

@@ -9,7 +9,15 @@
 
 mod it {
     mod buckets;
+    mod config;
     mod law;
+    mod laws;
+    #[cfg(feature = "http")]
+    mod layer;
+    #[cfg(feature = "module")]
+    mod module;
+    #[cfg(feature = "redis")]
+    mod redis;
     mod threads;
     mod together;
     mod wait;

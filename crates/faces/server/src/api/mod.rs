@@ -1,8 +1,9 @@
-//! The HTTP API: jobs, keys, probes and metrics.
+//! The HTTP API: jobs, keys, limits, probes and metrics.
 
 mod job_view;
 mod jobs;
 mod keys;
+mod limits;
 mod probes;
 mod schema;
 
@@ -16,4 +17,5 @@ pub(crate) fn routes(app: &mut App) {
     probes::routes(app);
     jobs::routes(app);
     keys::routes(app);
+    limits::routes(app);
 }

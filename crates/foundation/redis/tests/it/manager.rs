@@ -96,7 +96,10 @@ async fn while_it_is_away_everybody_is_told_at_once_and_it_comes_back_by_itself(
     let found_out = redis.ping().await.unwrap_err();
     assert!(matches!(found_out, RedisError::Unreachable(_)), "{found_out:?}");
     let told = redis.ping().await.unwrap_err();
-    assert!(matches!(told, RedisError::Away { retry_after } if retry_after == config.retry_after), "{told:?}");
+    assert!(
+        matches!(told, RedisError::Away { retry_after } if retry_after == config.retry_after),
+        "{told:?}"
+    );
     assert!(told.is_away() && told.code() == "redis.away");
     assert!(redis.blocking().await.map(drop).unwrap_err().is_away());
 

@@ -27,6 +27,9 @@ pub const HTTP_CLIENT_ACTIVE_REQUESTS: &str = "http_client_active_requests";
 /// Counter `{host}`: outbound attempts after the first.
 pub const HTTP_CLIENT_RETRIES_TOTAL: &str = "http_client_retries_total";
 
+/// Counter `{rule, decision}` with decision `admitted`, `refused` or `would_refuse`: requests a limit judged.
+pub const RATELIMIT_DECISIONS_TOTAL: &str = "ratelimit_decisions_total";
+
 /// Histogram `{system, operation, outcome}`, seconds: statements.
 pub const DB_CLIENT_OPERATION_DURATION_SECONDS: &str = "db_client_operation_duration_seconds";
 /// Gauge `{pool, state}` with state `idle` or `used`: pooled connections.

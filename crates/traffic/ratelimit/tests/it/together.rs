@@ -21,7 +21,7 @@ fn a_refusal_names_the_key_and_takes_nothing_from_the_others() {
         || [limiter.ask(&("ip", 1), ip), limiter.ask(&("user", 7), user), limiter.ask(&("route", 3), ip)];
     for _ in 0..2 {
         let tightest = limiter.check_all(&ask()).unwrap().unwrap();
-        assert_eq!(tightest.rate(), user);
+        assert_eq!((tightest.index, tightest.standing.rate()), (1, user));
     }
     for _ in 0..50 {
         let refused = limiter.check_all(&ask()).unwrap_err();
@@ -48,7 +48,7 @@ fn a_key_that_repeats_pays_for_each() {
     let (limiter, _) = limiter();
     let rate = Rate::per_minute(5).unwrap();
     let three = [limiter.ask("k", rate), limiter.ask("k", rate), limiter.ask("k", rate)];
-    assert_eq!(limiter.check_all(&three).unwrap().unwrap().remaining(), 2);
+    assert_eq!(limiter.check_all(&three).unwrap().unwrap().standing.remaining(), 2);
     assert_eq!(limiter.check_all(&three).unwrap_err().index, 2);
     assert_eq!(limiter.peek("k", rate).remaining(), 2);
 }

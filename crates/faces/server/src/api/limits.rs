@@ -1,0 +1,122 @@
+//! `/v1/limits`: the rate limit rules, and single buckets.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use runtime_http::axum::extract::State;
+use runtime_http::{HttpApp, Json, Path, Result, Route};
+use runtime_kernel::app::App;
+use runtime_kernel::container::Container;
+use runtime_kernel::units;
+use runtime_ratelimit::{RATE_LIMITS, RuleInfo};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const TAG: &str = "limits";
+
+pub(super) fn routes(app: &mut App) {
+    app.route(
+        Route::get("/v1/limits", list)
+            .summary("Lists the rate limit rules.")
+            .tag(TAG)
+            .scope("limits:read")
+            .answers::<RuleList>(200, "The rules."),
+    );
+    app.route(
+        Route::get("/v1/limits/{rule}/{subject}", peek)
+            .summary("Says where a subject stands at a rule.")
+            .tag(TAG)
+            .scope("limits:read")
+            .path::<Bucket>()
+            .answers::<BucketView>(200, "Where it stands.")
+            .problems(&[404]),
+    );
+    app.route(
+        Route::delete("/v1/limits/{rule}/{subject}", reset)
+            .summary("Forgives what a subject has taken at a rule.")
+            .tag(TAG)
+            .scope("limits:write")
+            .path::<Bucket>()
+            .answers_empty(204, "Its bucket is full.")
+            .problems(&[404]),
+    );
+}
+
+/// Which bucket.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Bucket {
+    /// The rule's name.
+    #[schemars(length(min = 1, max = 64))]
+    rule: String,
+    /// What the rule counts by: an address, `realm/tenant:key:id`, several joined by `|`.
+    #[schemars(length(min = 1, max = 1024))]
+    subject: String,
+}
+
+/// The rules.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RuleList {
+    /// In the order they are written.
+    rules: Vec<RuleView>,
+}
+
+/// A rule.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RuleView {
+    /// Its name.
+    name: String,
+    /// What it counts by.
+    by: Vec<String>,
+    /// How many tokens its buckets hold.
+    burst: u32,
+    /// How long an empty bucket takes to fill.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    fill_time: Duration,
+    /// Whether it only watches.
+    shadow: bool,
+}
+
+impl From<RuleInfo<'_>> for RuleView {
+    fn from(rule: RuleInfo<'_>) -> Self {
+        Self {
+            name: rule.name.to_owned(),
+            by: rule.by.iter().map(ToString::to_string).collect(),
+            burst: rule.rate.burst(),
+            fill_time: rule.rate.fill_time(),
+            shadow: rule.shadow,
+        }
+    }
+}
+
+/// A bucket.
+#[derive(Debug, Serialize, JsonSchema)]
+struct BucketView {
+    /// How many tokens it has now.
+    remaining: u32,
+    /// How many it holds.
+    burst: u32,
+    /// How long until it is full.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    reset_after: Duration,
+}
+
+async fn list(State(container): State<Container>) -> Result<Json<RuleList>> {
+    let limits = container.get(RATE_LIMITS).await?;
+    Ok(Json(RuleList { rules: limits.rules().map(RuleView::from).collect() }))
+}
+
+async fn peek(State(container): State<Container>, Path(bucket): Path<Bucket>) -> Result<Json<BucketView>> {
+    let standing = container.get(RATE_LIMITS).await?.peek(&bucket.rule, &bucket.subject).await?;
+    Ok(Json(BucketView {
+        remaining: standing.remaining(),
+        burst: standing.rate().burst(),
+        reset_after: standing.reset_after(),
+    }))
+}
+
+async fn reset(State(container): State<Container>, Path(bucket): Path<Bucket>) -> Result<StatusCode> {
+    container.get(RATE_LIMITS).await?.reset(&bucket.rule, &bucket.subject).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

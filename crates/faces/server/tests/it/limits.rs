@@ -1,0 +1,74 @@
+//! Rate limits, through the whole server.
+
+use std::collections::HashMap;
+
+use runtime_testkit::redis;
+use serde_json::{Value, json};
+
+use super::house::House;
+
+fn variables(store: &[(&str, &str)]) -> Vec<(String, String)> {
+    let rules = json!([
+        { "name": "writes", "by": ["principal"], "methods": ["POST"], "rate": { "capacity": 2, "window": "1h" } },
+        { "name": "address", "by": ["ip"], "paths": ["/v1/*"], "rate": { "capacity": 100, "window": "1h" } },
+    ]);
+    let own = [("RUNTIME__RATELIMIT__RULES".to_owned(), rules.to_string())];
+    own.into_iter().chain(store.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))).collect()
+}
+
+async fn holds(house: &House) {
+    let job = json!({ "kind": "nobody.handles", "payload": {} });
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let answer = house.request("POST", "/v1/jobs").json(&job).send().await.unwrap();
+        statuses.push(answer.status().as_u16());
+        if answer.status() == 429 {
+            assert!(answer.headers().contains_key("retry-after"));
+            let problem: Value = answer.json().await.unwrap();
+            assert_eq!(
+                (&problem["code"], &problem["limit"]),
+                (&json!("ratelimit.exceeded"), &json!("writes"))
+            );
+            assert!(problem["request_id"].is_string(), "{problem}");
+        }
+    }
+    assert_eq!(statuses, [202, 202, 429]);
+
+    let listed: Value = house.request("GET", "/v1/limits").send().await.unwrap().json().await.unwrap();
+    assert_eq!(listed["rules"][0]["name"], "writes");
+    assert_eq!(listed["rules"][0]["fill_time"], "1h");
+    let stands: Value =
+        house.request("GET", "/v1/limits/address/127.0.0.1").send().await.unwrap().json().await.unwrap();
+    assert!((93..=97).contains(&stands["remaining"].as_u64().unwrap()), "{stands}");
+    let unknown = house.request("GET", "/v1/limits/nosuch/x").send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+
+    let metrics = house.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
+    let counted: HashMap<_, _> = metrics.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+    let refused = r#"ratelimit_decisions_total{decision="refused",rule="writes"}"#;
+    assert_eq!(counted.get(refused), Some(&"1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn rules_hold_and_operators_see_them() {
+    let house = House::start(&variables(&[])).await;
+    holds(&house).await;
+    let forgiven = house.request("DELETE", "/v1/limits/address/127.0.0.1").send().await.unwrap();
+    assert_eq!(forgiven.status(), 204);
+}
+
+#[tokio::test]
+async fn rules_hold_in_redis_and_the_server_lives_without_it() {
+    let server = redis::server().await.unwrap();
+    let prefix = server.prefix().trim_end_matches(':').to_owned();
+    let store = [
+        ("RUNTIME__RATELIMIT__STORE", "redis"),
+        ("RUNTIME_SUPER__REDIS_URL", server.url()),
+        ("RUNTIME__REDIS__PREFIX", prefix.as_str()),
+    ];
+    holds(&House::start(&variables(&store)).await).await;
+
+    // Nobody listens there: each process limits by itself, and is ready.
+    let away = [("RUNTIME__RATELIMIT__STORE", "redis"), ("RUNTIME_SUPER__REDIS_URL", "redis://127.0.0.1:1")];
+    holds(&House::start(&variables(&away)).await).await;
+}
