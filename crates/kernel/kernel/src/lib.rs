@@ -8,6 +8,7 @@ mod id;
 mod mode;
 mod principal;
 mod tenant;
+mod ticks;
 mod trace;
 pub mod units;
 
@@ -29,5 +30,6 @@ pub use jiff::Timestamp;
 pub use mode::{Mode, UnknownMode};
 pub use principal::{Principal, PrincipalKind, Reach};
 pub use tenant::{Name, NameError, TenantContext};
+pub use ticks::Ticks;
 pub use trace::{TraceContext, TraceError};
 pub use uuid::{Error as UuidError, Uuid};

@@ -6,7 +6,7 @@ mod buckets;
 #[cfg(feature = "http")]
 mod client_ip;
 mod config;
-#[cfg(all(test, loom))]
+#[cfg(all(test, runtime_loom))]
 #[expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,7 +33,6 @@ mod reserve;
 mod rules;
 mod sync;
 mod table;
-mod ticks;
 mod wait;
 mod word;
 

@@ -5,14 +5,13 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
-use runtime_kernel::SharedClock;
+use runtime_kernel::{SharedClock, Ticks};
 
 use crate::history::History;
 use crate::outcome::{LimitError, Standing};
 use crate::rate::{Rate, decode};
 use crate::sync::pause;
 use crate::table::{Found, NoRoom, Table};
-use crate::ticks::Ticks;
 use crate::wait::Turns;
 use crate::word::{BUSY, Held, MOST_DEBT, Word, admit, is_plain, time};
 

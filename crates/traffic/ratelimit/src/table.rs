@@ -14,11 +14,11 @@ use crate::word::{BUSY, Held, Word, time};
 
 /// Slots in a cache line, and lines in a window.
 // Loom explores every order of events, so it gets the smallest table there is.
-const IN_LINE: usize = if cfg!(loom) { 1 } else { 4 };
-const WINDOW: usize = if cfg!(loom) { 1 } else { 8 };
+const IN_LINE: usize = if cfg!(runtime_loom) { 1 } else { 4 };
+const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 8 };
 /// Slots per key: half full, two keys of three have the slot they prefer and one in a hundred thousand finds no room.
 const ROOM: usize = 2;
-const STRIPES: usize = if cfg!(loom) { 1 } else { 64 };
+const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
 
 /// A slot: tag and rate code of the key it belongs to, and the bucket.
 #[derive(Debug, Default)]
@@ -123,7 +123,7 @@ impl Table {
     }
 
     /// The smallest table there is.
-    #[cfg(loom)]
+    #[cfg(runtime_loom)]
     pub(crate) fn of_one_line() -> Self {
         Self::new(0)
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod breaker;
 #[cfg(feature = "backoff")]
 pub mod compat;
 mod config;
@@ -12,8 +13,13 @@ mod layer;
 mod module;
 mod named;
 mod policy;
+mod rejection;
 mod run;
 
+pub use breaker::{
+    BreakerConfig, BreakerSnapshot, BreakerState, Breakers, CircuitBreaker, Outcome, Permit, Transition,
+    Window,
+};
 pub use config::{Backoff, Jitter, PolicyError, RetryConfig};
 pub use delays::Delays;
 pub use error::{Cause, Failure, RetryError, Stop};
@@ -24,4 +30,5 @@ pub use layer::{Replay, RetryFuture, RetryLayer, RetryService};
 pub use module::{RETRY_POLICIES, ResilienceModule};
 pub use named::{ResilienceConfig, RetryPolicies, UnknownPolicy};
 pub use policy::RetryPolicy;
+pub use rejection::{Guarded, Rejection};
 pub use run::{retry, retry_classified, retry_with};

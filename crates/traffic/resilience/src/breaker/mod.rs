@@ -1,0 +1,14 @@
+//! Circuit breakers: stop calling what does not answer, and find out when it does again.
+
+mod config;
+mod count;
+mod machine;
+mod permit;
+mod registry;
+mod time;
+mod window;
+
+pub use config::{BreakerConfig, Window};
+pub use machine::{BreakerSnapshot, BreakerState, CircuitBreaker, Transition};
+pub use permit::{Outcome, Permit};
+pub use registry::Breakers;
