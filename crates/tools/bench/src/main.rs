@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod breaker;
 mod container;
 mod http;
 mod limiter;
@@ -16,7 +17,12 @@ mod report;
 mod serve;
 
 type Area = (&'static str, fn() -> Vec<report::Row>);
-const AREAS: [Area; 3] = [("container", container::rows), ("http", http::rows), ("limiter", limiter::rows)];
+const AREAS: [Area; 4] = [
+    ("breaker", breaker::rows),
+    ("container", container::rows),
+    ("http", http::rows),
+    ("limiter", limiter::rows),
+];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -17,8 +17,8 @@ mod rejection;
 mod run;
 
 pub use breaker::{
-    BreakerConfig, BreakerSnapshot, BreakerState, Breakers, CircuitBreaker, Outcome, Permit, Transition,
-    Window,
+    BreakerConfig, BreakerSnapshot, BreakerState, Breakers, CircuitBreaker, Machine, Outcome, OwnedPermit,
+    Permit, Transition, Window,
 };
 pub use config::{Backoff, Jitter, PolicyError, RetryConfig};
 pub use delays::Delays;

@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod breaker;
     #[cfg(feature = "backoff")]
     mod compat;
     #[cfg(feature = "tower")]

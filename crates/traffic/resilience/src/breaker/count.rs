@@ -29,6 +29,8 @@ impl LastCalls {
     }
 
     pub(crate) fn record(&self, generation: u16, mark: Mark) -> Option<Totals> {
+        // A mark that comes too late must not push out one that counts.
+        of(generation, self.sums.load(Ordering::Acquire))?;
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len() as u64;
         let slot = self.slots.get(usize::try_from(at).unwrap_or_default())?;
         let new = u32::from(generation) << 2

@@ -22,7 +22,7 @@ use rand::RngExt;
 use runtime_kernel::{SharedClock, Ticks};
 
 use crate::breaker::config::BreakerConfig;
-use crate::breaker::permit::{Outcome, Pass, Permit};
+use crate::breaker::permit::{Outcome, OwnedPermit, Pass, Permit};
 use crate::breaker::window::{Mark, Marks};
 use crate::config::PolicyError;
 use crate::jitter::SharedRng;
@@ -222,7 +222,7 @@ impl CircuitBreaker {
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).
-    pub fn acquire_owned(&self) -> Result<Permit<Arc<Machine>>, Rejection> {
+    pub fn acquire_owned(&self) -> Result<OwnedPermit, Rejection> {
         self.machine.admit().map(|pass| Permit::new(Arc::clone(&self.machine), pass))
     }
 

@@ -9,6 +9,6 @@ mod time;
 mod window;
 
 pub use config::{BreakerConfig, Window};
-pub use machine::{BreakerSnapshot, BreakerState, CircuitBreaker, Transition};
-pub use permit::{Outcome, Permit};
+pub use machine::{BreakerSnapshot, BreakerState, CircuitBreaker, Machine, Transition};
+pub use permit::{Outcome, OwnedPermit, Permit};
 pub use registry::Breakers;

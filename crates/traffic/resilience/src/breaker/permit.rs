@@ -44,6 +44,9 @@ pub struct Permit<M: Deref<Target = Machine>> {
     pub(crate) pass: Pass,
 }
 
+/// A [`Permit`] that outlives the breaker it came from.
+pub type OwnedPermit = Permit<std::sync::Arc<Machine>>;
+
 /// Under which state and generation a call was let through, and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass {

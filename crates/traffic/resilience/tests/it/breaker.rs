@@ -1,0 +1,600 @@
+//! Circuit breakers, beside a naive model and in the cases where others fail.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "the model counts small numbers"
+)]
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use runtime_kernel::{Classify, Error, ErrorKind, ManualClock, SystemClock};
+use runtime_resilience::{
+    BreakerConfig, BreakerState, Breakers, CircuitBreaker, Guarded, Outcome, Rejection, SharedRng,
+    Transition, Window,
+};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn config() -> BreakerConfig {
+    let mut config = BreakerConfig::default();
+    config.open_jitter = 0.0;
+    config
+}
+
+fn breaker(config: BreakerConfig) -> (CircuitBreaker, ManualClock) {
+    let clock = ManualClock::new();
+    let shared = Arc::new(clock.clone());
+    (CircuitBreaker::with("b", config, shared, SharedRng::seeded(1), |_| {}).unwrap(), clock)
+}
+
+fn report(breaker: &CircuitBreaker, outcome: Outcome) {
+    breaker.acquire().unwrap().record(outcome);
+}
+
+#[test]
+fn after_a_hundred_thousand_successes_a_window_of_a_hundred_opens_within_a_hundred_failures() {
+    for healthy in [0, 100, 1_000, 100_000] {
+        let (breaker, _) = breaker(config());
+        for _ in 0..healthy {
+            report(&breaker, Outcome::Success);
+        }
+        let mut failures = 0;
+        while breaker.state() == BreakerState::Closed {
+            report(&breaker, Outcome::Failure);
+            failures += 1;
+            assert!(failures <= 100, "after {healthy} successes");
+        }
+        assert_eq!(failures, if healthy == 0 { 20 } else { 50 }, "after {healthy} successes");
+    }
+}
+
+#[test]
+fn a_window_of_time_forgets_what_is_older() {
+    let mut config = config();
+    (config.window, config.minimum_calls) = (Window::Time(secs(10)), 10);
+    let (breaker, clock) = breaker(config);
+    for _ in 0..9 {
+        report(&breaker, Outcome::Failure);
+    }
+    clock.advance(secs(11));
+    for _ in 0..9 {
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!((breaker.state(), breaker.snapshot().calls), (BreakerState::Closed, 9));
+    report(&breaker, Outcome::Failure);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn slow_calls_open_it_too() {
+    let mut config = config();
+    (config.slow_call, config.slow_call_rate, config.minimum_calls) = (Some(secs(1)), 0.5, 4);
+    let (breaker, clock) = breaker(config);
+    for took in [1, 2, 1, 2] {
+        let permit = breaker.acquire().unwrap();
+        clock.advance(secs(took));
+        permit.record(Outcome::Success);
+    }
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn failures_in_a_row_open_it_whatever_the_rate() {
+    let (breaker, _) = breaker(BreakerConfig::consecutive(3));
+    for outcome in [
+        Outcome::Failure,
+        Outcome::Failure,
+        Outcome::Success,
+        Outcome::Failure,
+        Outcome::Ignored,
+        Outcome::Failure,
+    ] {
+        report(&breaker, outcome);
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    report(&breaker, Outcome::Failure);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+/// Opens a breaker of three failures in a row.
+fn opened() -> (CircuitBreaker, ManualClock) {
+    let mut config = BreakerConfig::consecutive(3);
+    (config.open_jitter, config.half_open_calls) = (0.0, 2);
+    let (breaker, clock) = breaker(config);
+    for _ in 0..3 {
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!(breaker.state(), BreakerState::Open);
+    (breaker, clock)
+}
+
+#[test]
+fn while_open_it_refuses_and_says_for_how_long() {
+    let (breaker, clock) = opened();
+    clock.advance(secs(4));
+    let refused = breaker.acquire().unwrap_err();
+    assert_eq!(refused, Rejection::BreakerOpen { retry_after: Some(secs(6)) });
+    let error = Error::from(refused);
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "breaker.open"));
+    assert_eq!(breaker.snapshot().rejected, 1);
+}
+
+#[test]
+fn half_open_lets_so_many_through_and_they_decide() {
+    for (first, second, after) in [
+        (Outcome::Success, Outcome::Success, BreakerState::Closed),
+        (Outcome::Failure, Outcome::Success, BreakerState::Open),
+        (Outcome::Success, Outcome::Failure, BreakerState::Open),
+    ] {
+        let (breaker, clock) = opened();
+        clock.advance(secs(10));
+        let (a, b) = (breaker.acquire().unwrap(), breaker.acquire().unwrap());
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert!(breaker.acquire().is_err(), "two, not three");
+        a.record(first);
+        b.record(second);
+        assert_eq!(breaker.state(), after, "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn a_cancelled_probe_gives_its_place_back() {
+    let (breaker, clock) = opened();
+    clock.advance(secs(10));
+    for _ in 0..10 {
+        let (a, b) = (breaker.acquire().unwrap(), breaker.acquire().unwrap());
+        drop(a);
+        b.record(Outcome::Ignored);
+    }
+    report(&breaker, Outcome::Success);
+    report(&breaker, Outcome::Success);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[test]
+fn probes_that_never_answer_do_not_wedge_it() {
+    let (breaker, clock) = opened();
+    clock.advance(secs(10));
+    let (lost, late) = (breaker.acquire().unwrap(), breaker.acquire().unwrap());
+    assert!(breaker.acquire().is_err());
+    clock.advance(secs(30));
+    let fresh = [breaker.acquire().unwrap(), breaker.acquire().unwrap()];
+    late.record(Outcome::Failure);
+    drop(lost);
+    assert_eq!(breaker.state(), BreakerState::HalfOpen, "what the first probes say no longer counts");
+    assert!(breaker.acquire().is_err(), "nor does it make room");
+    for permit in fresh {
+        permit.record(Outcome::Success);
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[test]
+fn a_late_result_of_an_earlier_generation_is_ignored() {
+    let (breaker, clock) = opened_with_one_under_way();
+    let (breaker, late_success, late_failure) = breaker;
+    late_success.record(Outcome::Success);
+    assert_eq!(breaker.state(), BreakerState::Open, "a late success does not close an open breaker");
+    clock.advance(secs(9));
+    late_failure.record(Outcome::Failure);
+    clock.advance(secs(1));
+    assert!(breaker.acquire().is_ok(), "a late failure does not keep it open longer");
+}
+
+type Late = runtime_resilience::OwnedPermit;
+
+fn opened_with_one_under_way() -> ((CircuitBreaker, Late, Late), ManualClock) {
+    let mut config = BreakerConfig::consecutive(3);
+    config.open_jitter = 0.0;
+    let (breaker, clock) = breaker(config);
+    let (a, b) = (breaker.acquire_owned().unwrap(), breaker.acquire_owned().unwrap());
+    for _ in 0..3 {
+        report(&breaker, Outcome::Failure);
+    }
+    ((breaker, a, b), clock)
+}
+
+#[test]
+fn it_stays_open_longer_each_time_up_to_a_limit_and_starts_anew_once_closed() {
+    let (breaker, clock) = opened();
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        let Err(Rejection::BreakerOpen { retry_after: Some(wait) }) = breaker.acquire() else {
+            panic!("open")
+        };
+        waits.push(wait.as_secs());
+        clock.advance(wait);
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!(waits, [10, 20, 40, 80, 120, 120]);
+    clock.advance(secs(120));
+    report(&breaker, Outcome::Success);
+    report(&breaker, Outcome::Success);
+    for _ in 0..3 {
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!(breaker.acquire().unwrap_err().retry_after(), Some(secs(10)));
+}
+
+#[test]
+fn jitter_makes_it_longer_by_a_share_at_most() {
+    let mut lengths = Vec::new();
+    for seed in 0..50 {
+        let mut config = BreakerConfig::consecutive(1);
+        config.open_jitter = 0.5;
+        let clock = Arc::new(ManualClock::new());
+        let breaker = CircuitBreaker::with("b", config, clock, SharedRng::seeded(seed), |_| {}).unwrap();
+        report(&breaker, Outcome::Failure);
+        lengths.push(breaker.acquire().unwrap_err().retry_after().unwrap());
+    }
+    assert!(lengths.iter().all(|time| (secs(10)..=secs(15)).contains(time)));
+    assert!(lengths.iter().max().unwrap().saturating_sub(*lengths.iter().min().unwrap()) > secs(3));
+}
+
+#[test]
+fn orders_hold_until_they_are_taken_back() {
+    let (breaker, clock) = breaker(BreakerConfig::consecutive(1));
+    breaker.force_open();
+    clock.advance(secs(1_000_000));
+    assert_eq!(breaker.acquire().unwrap_err(), Rejection::BreakerOpen { retry_after: None });
+    breaker.disable();
+    for _ in 0..10 {
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!((breaker.state(), breaker.snapshot().failed), (BreakerState::Disabled, 0));
+    breaker.watch_only();
+    for _ in 0..10 {
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!(
+        (breaker.state(), breaker.snapshot().failed),
+        (BreakerState::MetricsOnly, 1),
+        "a window of one call"
+    );
+    breaker.reset();
+    assert_eq!((breaker.state(), breaker.snapshot().failed), (BreakerState::Closed, 0));
+    let names: Vec<_> = breaker.transitions().iter().map(|t| t.to.as_str()).collect();
+    assert_eq!(names, ["forced_open", "disabled", "metrics_only", "closed"]);
+}
+
+#[test]
+fn somebody_is_told_of_every_transition() {
+    let (told, clock) = (Arc::new(Mutex::new(Vec::new())), ManualClock::new());
+    let tell = Arc::clone(&told);
+    let mut config = BreakerConfig::consecutive(1);
+    (config.open_jitter, config.half_open_calls) = (0.0, 1);
+    let observe =
+        move |transition: &Transition| tell.lock().unwrap().push((transition.to, transition.open_for));
+    let breaker =
+        CircuitBreaker::with("b", config, Arc::new(clock.clone()), SharedRng::seeded(1), observe).unwrap();
+    report(&breaker, Outcome::Failure);
+    clock.advance(secs(10));
+    report(&breaker, Outcome::Success);
+    let expected =
+        [(BreakerState::Open, Some(secs(10))), (BreakerState::HalfOpen, None), (BreakerState::Closed, None)];
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[test]
+fn what_an_error_means_decides_whether_it_counts() {
+    for (kind, outcome) in [
+        (ErrorKind::Timeout, Outcome::Failure),
+        (ErrorKind::Unavailable, Outcome::Failure),
+        (ErrorKind::Internal, Outcome::Failure),
+        (ErrorKind::Cancelled, Outcome::Ignored),
+        (ErrorKind::Invalid, Outcome::Success),
+        (ErrorKind::NotFound, Outcome::Success),
+        (ErrorKind::RateLimited, Outcome::Success),
+    ] {
+        assert_eq!(Outcome::of_kind(kind), outcome, "{kind}");
+    }
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_names_its_key() {
+    for (change, key) in [
+        ((|c| c.window = Window::Calls(0)) as fn(&mut BreakerConfig), "window"),
+        (|c| c.window = Window::Time(Duration::from_millis(1)), "window"),
+        (|c| c.failure_rate = 0.0, "failure_rate"),
+        (|c| c.failure_rate = f64::NAN, "failure_rate"),
+        (|c| c.slow_call_rate = 1.1, "slow_call_rate"),
+        (|c| c.slow_call = Some(Duration::ZERO), "slow_call"),
+        (|c| c.minimum_calls = 0, "minimum_calls"),
+        (|c| c.consecutive_failures = Some(0), "consecutive_failures"),
+        (|c| c.open_for = Duration::ZERO, "open_for"),
+        (|c| c.max_open = secs(1), "max_open"),
+        (|c| c.open_growth = 0.5, "open_growth"),
+        (|c| c.open_jitter = -0.1, "open_jitter"),
+        (|c| c.half_open_calls = 0, "half_open_calls"),
+        (|c| c.half_open_timeout = Duration::ZERO, "half_open_timeout"),
+    ] {
+        let mut config = BreakerConfig::default();
+        change(&mut config);
+        assert_eq!(CircuitBreaker::new("b", config).unwrap_err().key, key);
+    }
+}
+
+/// What the documentation promises, in the plainest form: lists of outcomes, counted anew each time.
+struct Model {
+    config: BreakerConfig,
+    now: u64,
+    state: BreakerState,
+    generation: u32,
+    seen: VecDeque<(u64, bool)>,
+    row: u32,
+    openings: u32,
+    until: u64,
+    probes: (u32, u32, u32),
+}
+
+const TENTH: u64 = 1_000;
+
+impl Model {
+    fn new(config: BreakerConfig) -> Self {
+        let (seen, probes) = (VecDeque::new(), (0, 0, 0));
+        Self {
+            config,
+            now: 0,
+            state: BreakerState::Closed,
+            generation: 0,
+            seen,
+            row: 0,
+            openings: 0,
+            until: 0,
+            probes,
+        }
+    }
+
+    fn go(&mut self, to: BreakerState) {
+        self.generation += 1;
+        self.seen.clear();
+        (self.row, self.probes) = (0, (0, 0, 0));
+        match to {
+            BreakerState::Open => {
+                let grown = 10.0 * 2f64.powi(i32::try_from(self.openings).unwrap());
+                self.until = self.now + (grown.min(120.0) * 1_000.0) as u64;
+                self.openings += 1;
+            }
+            BreakerState::HalfOpen => self.until = self.now + 30_000,
+            _ => self.openings = 0,
+        }
+        self.state = to;
+    }
+
+    fn acquire(&mut self) -> Option<u32> {
+        let due = self.now >= self.until;
+        match self.state {
+            BreakerState::Closed => return Some(self.generation),
+            BreakerState::HalfOpen if self.probes.0 < self.config.half_open_calls => {}
+            BreakerState::Open | BreakerState::HalfOpen if due => self.go(BreakerState::HalfOpen),
+            _ => return None,
+        }
+        self.probes.0 += 1;
+        Some(self.generation)
+    }
+
+    fn record(&mut self, generation: u32, outcome: Outcome) {
+        if generation != self.generation {
+            return;
+        }
+        let failed = outcome == Outcome::Failure;
+        if self.state == BreakerState::HalfOpen {
+            if outcome == Outcome::Ignored {
+                self.probes.0 -= 1;
+                return;
+            }
+            self.probes.1 += 1;
+            self.probes.2 += u32::from(failed);
+            let needed = self.config.failure_rate * f64::from(self.config.half_open_calls);
+            if self.probes.2 > 0 && f64::from(self.probes.2) >= needed {
+                self.go(BreakerState::Open);
+            } else if self.probes.1 == self.config.half_open_calls {
+                self.go(BreakerState::Closed);
+            }
+            return;
+        }
+        if outcome == Outcome::Ignored {
+            return;
+        }
+        self.seen.push_back((self.now, failed));
+        self.row = if failed { self.row + 1 } else { 0 };
+        let mut minimum = self.config.minimum_calls as usize;
+        match self.config.window {
+            Window::Calls(calls) => {
+                minimum = minimum.min(calls as usize);
+                while self.seen.len() > calls as usize {
+                    self.seen.pop_front();
+                }
+            }
+            _ => self.seen.retain(|(at, _)| at / TENTH + 10 > self.now / TENTH),
+        }
+        let failures = self.seen.iter().filter(|(_, failed)| *failed).count();
+        let by_rate = self.seen.len() >= minimum
+            && failures > 0
+            && failures as f64 >= self.config.failure_rate * self.seen.len() as f64;
+        if by_rate || self.config.consecutive_failures.is_some_and(|most| self.row >= most) {
+            self.go(BreakerState::Open);
+        }
+    }
+}
+
+fn history(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut config = config();
+    config.window =
+        if seed.is_multiple_of(2) { Window::Calls(rng.random_range(1..20)) } else { Window::Time(secs(10)) };
+    config.minimum_calls = rng.random_range(1..12);
+    config.failure_rate = [0.1, 0.3, 0.5, 1.0][rng.random_range(0..4)];
+    config.consecutive_failures = [None, Some(2), Some(5)][rng.random_range(0..3)];
+    config.half_open_calls = rng.random_range(1..5);
+    let (breaker, clock) = breaker(config.clone());
+    // The breaker counts nanoseconds from 1, so a tenth begins one nanosecond before it does in the model.
+    let mut model = Model::new(config);
+    let mut open = Vec::new();
+    for step in 0..60 {
+        match rng.random_range(0..10) {
+            0 => {
+                let ms = [300, 1_000, 4_000, 11_000, 31_000][rng.random_range(0..5)];
+                clock.advance(Duration::from_millis(ms));
+                model.now += ms;
+            }
+            1..=4 => match (breaker.acquire_owned(), model.acquire()) {
+                (Ok(permit), Some(generation)) => open.push((permit, generation)),
+                (Err(_), None) => {}
+                (real, model) => {
+                    panic!("seed {seed}, step {step}: {:?} but the model says {model:?}", real.is_ok())
+                }
+            },
+            _ if open.is_empty() => {}
+            n => {
+                let (permit, generation) = open.remove(rng.random_range(0..open.len()));
+                let outcome = match n {
+                    5 | 6 => Outcome::Failure,
+                    9 => Outcome::Ignored,
+                    _ => Outcome::Success,
+                };
+                permit.record(outcome);
+                model.record(generation, outcome);
+            }
+        }
+        assert_eq!(breaker.state(), model.state, "seed {seed}, step {step}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_random_histories_are_what_the_model_says() {
+    for seed in 0..100_000 {
+        history(seed);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("down")]
+struct Down;
+
+impl Classify for Down {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Unavailable
+    }
+
+    fn code(&self) -> &'static str {
+        "down"
+    }
+}
+
+#[tokio::test]
+async fn calls_are_made_watched_and_turned_away() {
+    let (breaker, _) = breaker(BreakerConfig::consecutive(2));
+    let judge = Outcome::of::<u32, Down>;
+    assert_eq!(breaker.call(judge, || async { Ok::<u32, Down>(7) }).await.unwrap(), 7);
+    for _ in 0..2 {
+        let failed = breaker.call(judge, || async { Err(Down) }).await.unwrap_err();
+        assert!(matches!(failed, Guarded::Failed(Down)));
+    }
+    let turned_away = breaker.call(judge, || async { panic!("not called") }).await.unwrap_err();
+    assert!(matches!(turned_away, Guarded::Rejected(Rejection::BreakerOpen { .. })));
+}
+
+proptest! {
+    /// A call is dropped after any number of polls: the probe's place comes back.
+    #[test]
+    fn a_call_dropped_at_any_await_gives_its_place_back(polls in 0usize..6, total in 1usize..6) {
+        let (breaker, clock) = opened();
+        clock.advance(secs(10));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let work = || async {
+                for _ in 0..total {
+                    tokio::task::yield_now().await;
+                }
+                Ok::<u32, Down>(1)
+            };
+            let mut call = Box::pin(breaker.call(Outcome::of::<u32, Down>, work));
+            for _ in 0..polls.min(total) {
+                std::future::poll_fn(|cx| {
+                    let _ = call.as_mut().poll(cx);
+                    std::task::Poll::Ready(())
+                })
+                .await;
+            }
+            drop(call);
+        });
+        let places = [breaker.acquire().unwrap(), breaker.acquire().unwrap()];
+        prop_assert!(breaker.acquire().is_err());
+        for place in places {
+            place.record(Outcome::Success);
+        }
+        prop_assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+}
+
+#[test]
+fn many_threads_lose_no_mark_and_let_no_probe_too_many_through() {
+    for window in [Window::Calls(1_000), Window::Time(secs(10))] {
+        let mut config = config();
+        (config.window, config.minimum_calls) = (window, 1_000);
+        let (breaker, _) = breaker(config);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for n in 0..5_000 {
+                        report(&breaker, if n % 4 == 0 { Outcome::Failure } else { Outcome::Success });
+                    }
+                });
+            }
+        });
+        let seen = breaker.snapshot();
+        match window {
+            Window::Calls(_) => {
+                assert!(seen.calls == 1_000 && (200..=300).contains(&seen.failed), "{seen:?}")
+            }
+            _ => assert_eq!((seen.calls, seen.failed), (20_000, 5_000)),
+        }
+    }
+    let (breaker, clock) = opened();
+    clock.advance(secs(10));
+    let passed = std::sync::atomic::AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    if let Ok(permit) = breaker.acquire_owned() {
+                        passed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        std::mem::forget(permit);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(passed.into_inner(), 2);
+}
+
+#[test]
+fn breakers_by_key_are_bounded_and_a_failing_one_is_never_forgotten() {
+    let rng = SharedRng::seeded(1);
+    let breakers =
+        Breakers::new(BreakerConfig::consecutive(1), 3, SystemClock::shared(), rng, |_| {}).unwrap();
+    for key in ["a", "b", "c"] {
+        assert_eq!(breakers.get(key).name(), key);
+    }
+    report(&breakers.get("a"), Outcome::Failure);
+    let _ = breakers.get("b");
+    assert_eq!(breakers.get("d").name(), "d", "c was asked for longest ago");
+    let names: Vec<_> = breakers.all().iter().map(|b| b.name().to_owned()).collect();
+    assert_eq!(names, ["a", "b", "d"]);
+    for key in ["b", "d"] {
+        report(&breakers.get(key), Outcome::Failure);
+    }
+    assert_eq!(breakers.get("e").name(), "(others)", "all three fail, and none is forgotten");
+    report(&breakers.get("f"), Outcome::Success);
+    assert_eq!(breakers.all().len(), 4);
+    assert_eq!(breakers.get("a").state(), BreakerState::Open);
+}
