@@ -17,6 +17,7 @@ use runtime_kernel::{Error, Mode};
 use runtime_migrate::MigrateModule;
 use runtime_ratelimit::RateLimitModule;
 use runtime_redis::RedisModule;
+use runtime_resilience::ResilienceModule;
 use runtime_telemetry::{TelemetryGuard, TelemetryModule};
 use runtime_tenancy::TenancyModule;
 
@@ -69,6 +70,7 @@ fn modules(
         .with(MigrateModule::new())
         .with(audit)
         .with(ClientModule)
+        .with(ResilienceModule)
         .with(HealthModule)
         .with(RedisModule)
         .with(ApiKeyModule::new().hook(record::refusals(&told)))

@@ -14,6 +14,7 @@ use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Se
 use runtime_kernel::lifecycle::ShutdownConfig;
 use runtime_ratelimit::RateLimitConfig;
 use runtime_redis::RedisConfig;
+use runtime_resilience::ResilienceConfig;
 use runtime_telemetry::TelemetryConfig;
 use runtime_tenancy::TenancyConfig;
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<JobsConfig>()
         .section::<RateLimitConfig>()
         .section::<RedisConfig>()
+        .section::<ResilienceConfig>()
         .section::<ShutdownConfig>()
         .section::<SupervisionConfig>()
         .section::<TelemetryConfig>()

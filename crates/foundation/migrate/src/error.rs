@@ -89,7 +89,7 @@ impl Classify for MigrateError {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Database(error) => error.code(),
             Self::Set { .. } => "migrate.set",

@@ -111,7 +111,7 @@ impl Classify for KeyError {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Rejected(rejection) => rejection.code(),
             Self::Invalid { .. } => "apikey.invalid_request",

@@ -200,7 +200,7 @@ pub trait Classify {
     /// What kind of failure it is.
     fn kind(&self) -> ErrorKind;
     /// A stable, dotted, machine-readable name: `"ratelimit.exceeded"`.
-    fn code(&self) -> &'static str;
+    fn code(&self) -> &str;
     /// Whether to try again; by default as the kind says.
     fn retry(&self) -> Retry {
         self.kind().default_retry()
@@ -257,7 +257,7 @@ impl Error {
         } else {
             Cow::Owned(error.to_string())
         };
-        let (code, retry) = (error.code(), error.retry());
+        let (code, retry) = (error.code().to_owned(), error.retry());
         Self::new(kind, code, message).with_retry(retry).with_source(error)
     }
 
@@ -353,6 +353,20 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        Self::kind(self)
+    }
+
+    fn code(&self) -> &str {
+        Self::code(self)
+    }
+
+    fn retry(&self) -> Retry {
+        Self::retry(self)
     }
 }
 

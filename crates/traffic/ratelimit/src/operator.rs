@@ -50,7 +50,7 @@ impl Classify for OperatorError {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::UnknownRule(_) => "ratelimit.unknown_rule",
             Self::Limit(error) => error.code(),

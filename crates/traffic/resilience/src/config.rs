@@ -5,6 +5,8 @@ use std::time::Duration;
 use runtime_kernel::{Classify, ErrorKind};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::BudgetConfig;
+
 /// A retry policy as configuration writes it. Every key has a default; [`crate::RetryPolicy::new`] checks the whole.
 ///
 /// Delays and timeouts are durations with their unit (`"250ms"`, `"30s"`).
@@ -36,6 +38,10 @@ pub struct RetryConfig {
     /// default.
     #[serde(with = "runtime_kernel::units::duration_option", skip_serializing_if = "Option::is_none")]
     pub total_timeout: Option<Duration>,
+    /// How many retries there may be beside the calls, over all that retry under this policy. Default a fifth of the
+    /// calls of the last 10 s, and 10 per second in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetConfig>,
 }
 
 impl Default for RetryConfig {
@@ -50,6 +56,7 @@ impl Default for RetryConfig {
             max_retry_after: Duration::from_mins(1),
             attempt_timeout: None,
             total_timeout: None,
+            budget: Some(BudgetConfig::DEFAULT),
         }
     }
 }
@@ -136,6 +143,6 @@ impl RetryConfig {
         if self.total_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return wrong("total_timeout", "must not be 0: leave it out for no limit");
         }
-        Ok(())
+        self.budget.map_or(Ok(()), |budget| budget.check())
     }
 }

@@ -28,6 +28,8 @@ pub enum Stop {
     Exhausted,
     /// The deadline passed, or would pass during the next wait.
     Deadline,
+    /// Too many calls lately were retries.
+    Budget,
 }
 
 /// One failed attempt.
@@ -115,6 +117,7 @@ impl<E: fmt::Display> fmt::Display for RetryError<E> {
             Stop::NotRetryable => "not retried",
             Stop::Exhausted => "attempts used up",
             Stop::Deadline => "out of time",
+            Stop::Budget => "retry budget spent",
         };
         write!(
             f,

@@ -99,7 +99,7 @@ where
     if let Some(total) = policy.total_timeout() {
         deadline = deadline.narrow(Deadline::after(clock, total));
     }
-    let mut waits = Waits::new(&policy, rng);
+    let mut waits = Waits::new(&policy, clock, rng);
     let (mut next, mut attempt) = (request, 0);
     loop {
         attempt += 1;
@@ -117,7 +117,11 @@ where
                 Err(_) => Err(replay.timed_out(bound)),
             },
         };
-        let (Some(again), Some(verdict)) = (kept, replay.verdict(&answer)) else { return answer };
+        let verdict = replay.verdict(&answer);
+        if verdict.is_none() {
+            waits.succeeded();
+        }
+        let (Some(again), Some(verdict)) = (kept, verdict) else { return answer };
         let Ok(wait) = waits.after(attempt, verdict, deadline.remaining(clock)) else { return answer };
         // The answer is let go before the wait: it may hold a connection or a permit the next attempt needs.
         drop(answer);

@@ -1,28 +1,166 @@
-//! Policies by name, from configuration.
+//! Policies and pipelines by name, from configuration.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use runtime_kernel::{Classify, ErrorKind};
+use runtime_kernel::{Classify, Error, ErrorKind, SharedClock};
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::{BreakerConfig, CircuitBreaker, Transition};
+use crate::bulkhead::{Bulkhead, BulkheadConfig};
 use crate::config::{PolicyError, RetryConfig};
+use crate::hedge::HedgeConfig;
+use crate::jitter::SharedRng;
+use crate::pipeline::Pipeline;
 use crate::policy::RetryPolicy;
 
-/// The section `resilience`: retry policies by name.
+/// The section `resilience`: retry policies and pipelines by name.
 ///
-/// `default`, `expensive`, `quick` and `conservative` exist unless redefined; others may be added.
+/// The policies `default`, `expensive`, `quick` and `conservative` exist unless redefined; others may be added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ResilienceConfig {
     /// The retry policies.
     pub retry: BTreeMap<String, RetryConfig>,
+    /// The pipelines: one per dependency.
+    pub pipeline: BTreeMap<String, PipelineConfig>,
+}
+
+/// What guards the calls to one dependency.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PipelineConfig {
+    /// How long everything together may take. No limit by default but the caller's.
+    #[serde(with = "runtime_kernel::units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// The name of the retry policy. None by default: one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+    /// When to ask again although an attempt is under way. Never by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgeConfig>,
+    /// When to stop calling. Never by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerConfig>,
+    /// How many calls may be under way. No limit by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bulkhead: Option<BulkheadConfig>,
+}
+
+impl PipelineConfig {
+    fn check(&self, retry: &BTreeMap<String, RetryConfig>) -> Result<(), (String, String)> {
+        let at = |part: &'static str| {
+            move |error: PolicyError| (format!("{part}.{}", error.key), error.message.to_owned())
+        };
+        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(("timeout".to_owned(), "must not be 0: leave it out for no limit".to_owned()));
+        }
+        let known =
+            |name: &String| retry.contains_key(name) || well_known().iter().any(|(own, _)| own == name);
+        if let Some(name) = self.retry.as_ref().filter(|name| !known(name)) {
+            return Err(("retry".to_owned(), format!("names no retry policy: `{name}`")));
+        }
+        self.hedge.map_or(Ok(()), HedgeConfig::check).map_err(at("hedge"))?;
+        self.breaker.as_ref().map_or(Ok(()), BreakerConfig::check).map_err(at("breaker"))?;
+        self.bulkhead.map_or(Ok(()), BulkheadConfig::check).map_err(at("bulkhead"))
+    }
+}
+
+/// Pipelines by name, each with its own breaker, bulkhead and budget for as long as the process lives.
+#[derive(Clone, Debug)]
+pub struct Pipelines {
+    named: BTreeMap<String, (Pipeline, Option<CircuitBreaker>)>,
+}
+
+impl Pipelines {
+    /// The configured pipelines, whose breakers' transitions somebody is told.
+    ///
+    /// # Errors
+    /// [`Error`] of kind `Invalid` names the key that is wrong.
+    pub fn new(
+        config: &ResilienceConfig,
+        clock: &SharedClock,
+        rng: &SharedRng,
+        observe: impl Fn(&Transition) + Send + Sync + Clone + 'static,
+    ) -> Result<Self, Error> {
+        config.check().map_err(|(key, message)| {
+            Error::new(ErrorKind::Invalid, "resilience.invalid_config", format!("`{key}` {message}"))
+        })?;
+        let policies = RetryPolicies::new(config.clone())?;
+        let mut named = BTreeMap::new();
+        for (name, config) in &config.pipeline {
+            let mut pipeline = Pipeline::new().on(clock.clone(), rng.clone());
+            if let Some(timeout) = config.timeout {
+                pipeline = pipeline.timeout(timeout);
+            }
+            if let Some(policy) = &config.retry {
+                let policy = policies.get(policy)?.clone();
+                // A budget of its own: how one dependency fares says nothing about another.
+                let budget = policy.config().budget;
+                pipeline = pipeline.retry(policy.with_budget(budget)?);
+            }
+            if let Some(hedge) = config.hedge {
+                pipeline = pipeline.hedge(hedge)?;
+            }
+            if let Some(bulkhead) = config.bulkhead {
+                pipeline = pipeline.bulkhead(Bulkhead::new(bulkhead)?);
+            }
+            let breaker = match &config.breaker {
+                Some(config) => Some(CircuitBreaker::with(
+                    name.as_str(),
+                    config.clone(),
+                    clock.clone(),
+                    rng.clone(),
+                    observe.clone(),
+                )?),
+                None => None,
+            };
+            if let Some(breaker) = &breaker {
+                pipeline = pipeline.breaker(breaker.clone());
+            }
+            named.insert(name.clone(), (pipeline, breaker));
+        }
+        Ok(Self { named })
+    }
+
+    /// The pipeline of that name; nothing when it is not configured.
+    pub fn get(&self, name: &str) -> Option<&Pipeline> {
+        self.named.get(name).map(|(pipeline, _)| pipeline)
+    }
+
+    /// The breakers there are, by the name of their pipeline.
+    pub fn breakers(&self) -> impl Iterator<Item = &CircuitBreaker> {
+        self.named.values().filter_map(|(_, breaker)| breaker.as_ref())
+    }
+
+    /// The breaker of the pipeline of that name.
+    pub fn breaker(&self, name: &str) -> Option<&CircuitBreaker> {
+        self.named.get(name).and_then(|(_, breaker)| breaker.as_ref())
+    }
+}
+
+impl ResilienceConfig {
+    /// The key that is wrong, below the section, and what it must be.
+    fn check(&self) -> Result<(), (String, String)> {
+        for (name, config) in &self.retry {
+            let at = |error: PolicyError| (format!("retry.{name}.{}", error.key), error.message.to_owned());
+            config.check().map_err(at)?;
+        }
+        for (name, config) in &self.pipeline {
+            config
+                .check(&self.retry)
+                .map_err(|(key, message)| (format!("pipeline.{name}.{key}"), message))?;
+        }
+        Ok(())
+    }
 }
 
 impl Default for ResilienceConfig {
     fn default() -> Self {
-        Self { retry: well_known().into_iter().map(|(name, config)| (name.to_owned(), config)).collect() }
+        let retry = well_known().into_iter().map(|(name, config)| (name.to_owned(), config)).collect();
+        Self { retry, pipeline: BTreeMap::new() }
     }
 }
 
@@ -31,12 +169,7 @@ impl runtime_kernel::config::Section for ResilienceConfig {
     const PATH: &'static str = "resilience";
 
     fn validate(&self) -> Result<(), runtime_kernel::config::Invalid> {
-        for (name, config) in &self.retry {
-            config.check().map_err(|error| {
-                runtime_kernel::config::Invalid::new(format!("retry.{name}.{}", error.key), error.message)
-            })?;
-        }
-        Ok(())
+        self.check().map_err(|(key, message)| runtime_kernel::config::Invalid::new(key, message))
     }
 }
 

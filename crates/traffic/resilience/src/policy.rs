@@ -1,11 +1,13 @@
 //! A checked retry policy: how often, how long between, and how long in all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
 use runtime_kernel::Retry;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::{BudgetConfig, RetryBudget};
 use crate::config::{Backoff, Jitter, PolicyError, RetryConfig};
 use crate::delays::Delays;
 
@@ -28,10 +30,24 @@ use crate::delays::Delays;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "RetryConfig", into = "RetryConfig")]
 pub struct RetryPolicy {
     config: RetryConfig,
+    /// Shared by clones.
+    budget: Option<Arc<RetryBudget>>,
+}
+
+impl PartialEq for RetryPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::unchecked(RetryConfig::default())
+    }
 }
 
 impl TryFrom<RetryConfig> for RetryPolicy {
@@ -55,12 +71,17 @@ impl RetryPolicy {
     /// [`PolicyError`] names the key that is wrong and what it must be.
     pub fn new(config: RetryConfig) -> Result<Self, PolicyError> {
         config.check()?;
-        Ok(Self { config })
+        Ok(Self::unchecked(config))
+    }
+
+    fn unchecked(config: RetryConfig) -> Self {
+        let budget = config.budget.and_then(|budget| RetryBudget::new(budget).ok()).map(Arc::new);
+        Self { config, budget }
     }
 
     /// One attempt, no retry.
     pub fn none() -> Self {
-        Self { config: RetryConfig { max_attempts: 1, ..RetryConfig::default() } }
+        Self::unchecked(RetryConfig { max_attempts: 1, budget: None, ..RetryConfig::default() })
     }
 
     /// The same delay every time, fully jittered; three attempts unless told.
@@ -121,6 +142,25 @@ impl RetryPolicy {
     pub fn with_total_timeout(mut self, timeout: Duration) -> Result<Self, PolicyError> {
         self.config.total_timeout = Some(timeout);
         Self::new(self.config)
+    }
+
+    /// Sets how many retries there may be beside the calls; `None` for any number. The budget begins anew.
+    pub fn with_budget(mut self, budget: Option<BudgetConfig>) -> Result<Self, PolicyError> {
+        self.config.budget = budget;
+        Self::new(self.config)
+    }
+
+    /// Shares a budget with others: one per dependency rather than one per policy.
+    #[must_use]
+    pub fn sharing(mut self, budget: Arc<RetryBudget>) -> Self {
+        self.config.budget = Some(budget.config());
+        self.budget = Some(budget);
+        self
+    }
+
+    /// The budget, shared by the policy's clones.
+    pub fn budget(&self) -> Option<&Arc<RetryBudget>> {
+        self.budget.as_ref()
     }
 
     /// What the policy was made of.

@@ -130,7 +130,7 @@ impl<E: Classify> Classify for Guarded<E> {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Rejected(rejection) => rejection.code(),
             Self::Failed(error) => error.code(),

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rand::Rng;
-use runtime_kernel::{Classify, Clock, Context, Deadline, Error, Retry};
+use runtime_kernel::{Classify, Clock, Context, Deadline, Retry};
 
+use crate::budget::Charge;
 use crate::delays::Delays;
 use crate::error::{Cause, Failure, RetryError, Stop, remember};
 use crate::policy::RetryPolicy;
 
-/// Runs `operation` until it succeeds, fails for good, or attempts or time run out; [`Error::retry`] decides.
+/// Runs `operation` until it succeeds, fails for good, or attempts or time run out; [`Classify::retry`] decides.
 ///
 /// The operation gets the number of the attempt, from 1. Attempts and waits end at the earlier of the context's
 /// deadline and the policy's `total_timeout`; when the next wait would not end before it, the last error comes back
@@ -21,24 +22,7 @@ use crate::policy::RetryPolicy;
 ///
 /// # Errors
 /// [`RetryError`], which holds the last error and those before it, and turns into the last one by `?`.
-pub async fn retry<T, Fut>(
-    policy: &RetryPolicy,
-    clock: &dyn Clock,
-    context: &Context,
-    rng: &mut (impl Rng + ?Sized),
-    operation: impl FnMut(u32) -> Fut,
-) -> Result<T, RetryError<Error>>
-where
-    Fut: Future<Output = Result<T, Error>>,
-{
-    retry_with(policy, clock, context.deadline, rng, Error::retry, operation).await
-}
-
-/// As [`retry`], for a crate's own error: its [`Classify::retry`] decides.
-///
-/// # Errors
-/// As [`retry`].
-pub async fn retry_classified<T, E, Fut>(
+pub async fn retry<T, E, Fut>(
     policy: &RetryPolicy,
     clock: &dyn Clock,
     context: &Context,
@@ -69,7 +53,7 @@ where
 {
     let deadline =
         policy.total_timeout().map_or(deadline, |total| deadline.narrow(Deadline::after(clock, total)));
-    let mut waits = Waits::new(policy, rng);
+    let mut waits = Waits::new(policy, clock, rng);
     let mut earlier = VecDeque::new();
     if deadline.is_expired(clock) {
         return Err(RetryError::new(
@@ -80,7 +64,10 @@ where
     }
     for attempt in 1.. {
         let cause = match attempt_once(policy, clock, deadline, operation(attempt)).await {
-            Ok(value) => return Ok(value),
+            Ok(value) => {
+                waits.succeeded();
+                return Ok(value);
+            }
             Err(cause) => cause,
         };
         let verdict = match &cause {
@@ -127,13 +114,26 @@ async fn attempt_once<T, E>(
 /// Decides after each failure how long to wait; shared by the functions and the layer.
 pub(crate) struct Waits<'a, R> {
     policy: &'a RetryPolicy,
+    clock: &'a dyn Clock,
     delays: Delays<'a, R>,
     at_once: bool,
+    charge: Option<Charge>,
 }
 
 impl<'a, R: Rng> Waits<'a, R> {
-    pub(crate) fn new(policy: &'a RetryPolicy, rng: R) -> Self {
-        Self { policy, delays: policy.delays(rng), at_once: false }
+    /// Begins a call, and counts it.
+    pub(crate) fn new(policy: &'a RetryPolicy, clock: &'a dyn Clock, rng: R) -> Self {
+        if let Some(budget) = policy.budget().filter(|budget| budget.counts_calls()) {
+            budget.called(clock.now());
+        }
+        Self { policy, clock, delays: policy.delays(rng), at_once: false, charge: None }
+    }
+
+    /// The call has succeeded.
+    pub(crate) fn succeeded(&self) {
+        if let Some(budget) = self.policy.budget() {
+            budget.succeeded(self.charge);
+        }
     }
 
     pub(crate) fn after(
@@ -156,9 +156,13 @@ impl<'a, R: Rng> Waits<'a, R> {
             _ if free => Duration::ZERO,
             _ => delay,
         };
-        match left {
-            Some(left) if wait >= left => Err(Stop::Deadline),
-            _ => Ok(wait),
+        if left.is_some_and(|left| wait >= left) {
+            return Err(Stop::Deadline);
         }
+        // Charged before the wait, so that those who wait count.
+        if let Some(budget) = self.policy.budget() {
+            self.charge = Some(budget.charge(self.clock.now(), verdict).ok_or(Stop::Budget)?);
+        }
+        Ok(wait)
     }
 }

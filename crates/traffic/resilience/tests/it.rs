@@ -9,12 +9,17 @@
 
 mod it {
     mod breaker;
+    mod budget;
+    mod bulkhead;
     #[cfg(feature = "backoff")]
     mod compat;
+    mod hedging;
     #[cfg(feature = "tower")]
     mod layer;
     #[cfg(feature = "module")]
     mod module;
+    mod pipeline;
     mod policy;
     mod run;
+    mod storm;
 }

@@ -54,7 +54,7 @@ impl Classify for JobsError {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Invalid(_) => "jobs.invalid",
             Self::TooLarge { .. } => "jobs.payload_too_large",

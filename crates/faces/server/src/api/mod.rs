@@ -1,5 +1,6 @@
-//! The HTTP API: jobs, keys, limits, probes and metrics.
+//! The HTTP API: jobs, keys, limits, breakers, probes and metrics.
 
+mod breakers;
 mod job_view;
 mod jobs;
 mod keys;
@@ -18,4 +19,5 @@ pub(crate) fn routes(app: &mut App) {
     jobs::routes(app);
     keys::routes(app);
     limits::routes(app);
+    breakers::routes(app);
 }

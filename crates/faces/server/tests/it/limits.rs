@@ -72,3 +72,27 @@ async fn rules_hold_in_redis_and_the_server_lives_without_it() {
     let away = [("RUNTIME__RATELIMIT__STORE", "redis"), ("RUNTIME_SUPER__REDIS_URL", "redis://127.0.0.1:1")];
     holds(&House::start(&variables(&away)).await).await;
 }
+
+#[tokio::test]
+async fn breakers_are_listed_and_take_orders() {
+    let pipeline =
+        [("RUNTIME__RESILIENCE__PIPELINE", r#"{"payments":{"breaker":{"consecutive_failures":3}}}"#)];
+    let house = House::start(&pipeline).await;
+    let listed: Value = house.request("GET", "/v1/breakers").send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&listed["breakers"][0]["name"], &listed["breakers"][0]["state"]),
+        (&json!("payments"), &json!("closed"))
+    );
+    for state in ["forced_open", "disabled", "metrics_only", "closed"] {
+        let order = house.request("PUT", "/v1/breakers/payments").json(&json!({ "state": state }));
+        let answer = order.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.json::<Value>().await.unwrap()["state"], state);
+    }
+    let wrong =
+        house.request("PUT", "/v1/breakers/payments").json(&json!({ "state": "ajar" })).send().await.unwrap();
+    assert_eq!(wrong.status(), 400);
+    let unknown =
+        house.request("PUT", "/v1/breakers/nosuch").json(&json!({ "state": "closed" })).send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+}

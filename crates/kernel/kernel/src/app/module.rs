@@ -110,7 +110,7 @@ impl Classify for SetupError {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Config(error) => error.code(),
             Self::Container(error) => error.code(),

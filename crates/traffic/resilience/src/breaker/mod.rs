@@ -5,8 +5,8 @@ mod count;
 mod machine;
 mod permit;
 mod registry;
-mod time;
-mod window;
+pub(crate) mod time;
+pub(crate) mod window;
 
 pub use config::{BreakerConfig, Window};
 pub use machine::{BreakerSnapshot, BreakerState, CircuitBreaker, Machine, Transition};

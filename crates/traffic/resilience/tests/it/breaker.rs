@@ -554,7 +554,7 @@ fn many_threads_lose_no_mark_and_let_no_probe_too_many_through() {
         let seen = breaker.snapshot();
         match window {
             Window::Calls(_) => {
-                assert!(seen.calls == 1_000 && (200..=300).contains(&seen.failed), "{seen:?}")
+                assert!(seen.calls == 1_000 && (200..=300).contains(&seen.failed), "{seen:?}");
             }
             _ => assert_eq!((seen.calls, seen.failed), (20_000, 5_000)),
         }

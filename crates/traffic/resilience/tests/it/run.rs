@@ -115,7 +115,7 @@ async fn a_slow_attempt_is_dropped_and_tried_again() {
     let start = CLOCK.now();
     let result: Result<u32, _> =
         retry(&policy, &CLOCK, &context(), &mut StdRng::seed_from_u64(1), |attempt| async move {
-            if attempt == 3 { Ok(3) } else { std::future::pending().await }
+            if attempt == 3 { Ok::<_, Error>(3) } else { std::future::pending().await }
         })
         .await;
     assert_eq!((result.unwrap(), CLOCK.now() - start), (3, secs(12)));

@@ -1,0 +1,252 @@
+//! All of it around one call, in one declared order.
+
+use std::future::Future;
+use std::time::Duration;
+
+use runtime_kernel::{Classify, Deadline, Retry, SharedClock, SystemClock};
+
+use crate::breaker::{CircuitBreaker, Outcome};
+use crate::bulkhead::Bulkhead;
+use crate::config::PolicyError;
+use crate::hedge::{HedgeConfig, hedge};
+use crate::jitter::SharedRng;
+use crate::policy::RetryPolicy;
+use crate::rejection::{Guarded, Rejection};
+use crate::run::Waits;
+
+/// Guards calls to one dependency. Clones share the breaker, the bulkhead and the budget.
+///
+/// Whatever the order it is put together in, a call passes, from the outside in:
+///
+/// 1. the deadline: the caller's, narrowed by `timeout`; work nobody waits for is not begun;
+/// 2. the retries, inside that deadline and the policy's budget;
+/// 3. the hedge, which asks again when an attempt is late;
+/// 4. the breaker, which sees every attempt, time-outs included;
+/// 5. the bulkhead, so that a place is held only while a call is made;
+/// 6. the attempt's own time-out (the retry policy's `attempt_timeout`).
+///
+/// What is turned away here is not retried: the breaker is open and the bulkhead full for a reason.
+///
+/// ```
+/// use std::time::Duration;
+/// use runtime_kernel::{Deadline, Error};
+/// use runtime_resilience::{Bulkhead, BulkheadConfig, BreakerConfig, CircuitBreaker, Pipeline, RetryPolicy};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let payments = Pipeline::new()
+///     .timeout(Duration::from_secs(2))
+///     .retry(RetryPolicy::exponential(Duration::from_millis(50), Duration::from_secs(1))?)
+///     .breaker(CircuitBreaker::new("payments", BreakerConfig::default())?)
+///     .bulkhead(Bulkhead::new(BulkheadConfig::at_once(64))?);
+///
+/// let answer = payments.run(Deadline::NONE, |_attempt| async { Ok::<_, Error>("paid") }).await?;
+/// assert_eq!(answer, "paid");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    timeout: Option<Duration>,
+    retry: RetryPolicy,
+    hedge: Option<HedgeConfig>,
+    breaker: Option<CircuitBreaker>,
+    bulkhead: Option<Bulkhead>,
+    clock: SharedClock,
+    rng: SharedRng,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pipeline {
+    /// Guards nothing yet.
+    pub fn new() -> Self {
+        Self {
+            timeout: None,
+            retry: RetryPolicy::none(),
+            hedge: None,
+            breaker: None,
+            bulkhead: None,
+            clock: SystemClock::shared(),
+            rng: SharedRng::from_os(),
+        }
+    }
+
+    /// How long everything together may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Tries again under a policy.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Asks again when an attempt is late. Only for what may be done twice.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the key that is wrong.
+    pub fn hedge(mut self, config: HedgeConfig) -> Result<Self, PolicyError> {
+        config.check()?;
+        self.hedge = Some(config);
+        Ok(self)
+    }
+
+    /// Stops calling what does not answer.
+    #[must_use]
+    pub fn breaker(mut self, breaker: CircuitBreaker) -> Self {
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// Bounds how many calls are under way.
+    #[must_use]
+    pub fn bulkhead(mut self, bulkhead: Bulkhead) -> Self {
+        self.bulkhead = Some(bulkhead);
+        self
+    }
+
+    /// Another clock and source of jitter, for tests.
+    #[must_use]
+    pub fn on(mut self, clock: SharedClock, rng: SharedRng) -> Self {
+        (self.clock, self.rng) = (clock, rng);
+        self
+    }
+
+    /// Makes a call under all guards. The operation gets the number of the attempt, from 1.
+    ///
+    /// What counts against the breaker is decided by what an error means ([`Outcome::of`]). An attempt that its own
+    /// time-out ends is a failure of the dependency; one that the caller's deadline ends is not, for a caller could
+    /// choose any.
+    ///
+    /// Cancel-safe: dropped, it drops the attempt, gives back its place and counts as cancelled.
+    ///
+    /// # Errors
+    /// [`Guarded`]: turned away, or the last attempt's own error.
+    pub async fn run<T, E, W>(
+        &self,
+        deadline: Deadline,
+        operation: impl Fn(u32) -> W,
+    ) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
+        let clock = &*self.clock;
+        let own = self.timeout.map_or(Deadline::NONE, |timeout| Deadline::after(clock, timeout));
+        let deadline = deadline.narrow(own);
+        if deadline.is_expired(clock) {
+            return Err(Rejection::DeadlinePassed.into());
+        }
+        if self.retry.max_attempts() == 1 {
+            return self.attempt(deadline, 1, &operation).await;
+        }
+        let mut waits = Waits::new(&self.retry, clock, self.rng.clone());
+        let mut attempt = 1;
+        loop {
+            let error = match self.attempt(deadline, attempt, &operation).await {
+                Ok(value) => {
+                    waits.succeeded();
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let verdict = match &error {
+                Guarded::Rejected(Rejection::TimedOut { .. }) => Retry::Backoff,
+                Guarded::Rejected(_) => Retry::Never,
+                Guarded::Failed(error) => error.retry(),
+            };
+            match waits.after(attempt, verdict, deadline.remaining(clock)) {
+                Ok(wait) => clock.sleep(wait).await,
+                Err(_) => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The same with something in place of an answer that does not come.
+    ///
+    /// # Errors
+    /// What the fallback answers with.
+    pub async fn run_or<T, E, W>(
+        &self,
+        deadline: Deadline,
+        operation: impl Fn(u32) -> W,
+        fallback: impl AsyncFnOnce(Guarded<E>) -> Result<T, Guarded<E>>,
+    ) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
+        match self.run(deadline, operation).await {
+            Ok(value) => Ok(value),
+            Err(error) => fallback(error).await,
+        }
+    }
+
+    async fn attempt<T, E, W>(
+        &self,
+        deadline: Deadline,
+        attempt: u32,
+        operation: &impl Fn(u32) -> W,
+    ) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
+        match self.hedge {
+            None => self.guarded(deadline, || operation(attempt)).await,
+            Some(config) => {
+                let budget = self.retry.budget().map(|budget| &**budget);
+                let again = |_| self.guarded(deadline, || operation(attempt));
+                hedge(config, &*self.clock, deadline, budget, again).await
+            }
+        }
+    }
+
+    async fn guarded<T, E, W>(&self, deadline: Deadline, work: impl FnOnce() -> W) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
+        let permit = self.breaker.as_ref().map(CircuitBreaker::acquire).transpose()?;
+        let _place = match &self.bulkhead {
+            Some(bulkhead) => Some(bulkhead.enter(&*self.clock, deadline).await?),
+            None => None,
+        };
+        let result = self.timed(deadline, work()).await;
+        if let Some(permit) = permit {
+            permit.record(match &result {
+                Ok(_) => Outcome::Success,
+                Err(Guarded::Rejected(Rejection::TimedOut { .. })) => Outcome::Failure,
+                Err(Guarded::Rejected(_)) => Outcome::Ignored,
+                Err(Guarded::Failed(error)) => Outcome::of_kind(error.kind()),
+            });
+        }
+        result
+    }
+
+    async fn timed<T, E, W>(&self, deadline: Deadline, work: W) -> Result<T, Guarded<E>>
+    where
+        W: Future<Output = Result<T, E>>,
+    {
+        let clock = &*self.clock;
+        let left = deadline.remaining(clock);
+        let own = self.retry.attempt_timeout().filter(|own| left.is_none_or(|left| *own < left));
+        let bound = own.map_or(deadline, |own| Deadline::after(clock, own));
+        match bound.run(clock, work).await {
+            Ok(result) => result.map_err(Guarded::Failed),
+            Err(_) => Err(Guarded::Rejected(
+                own.map_or(Rejection::DeadlinePassed, |after| Rejection::TimedOut { after }),
+            )),
+        }
+    }
+}
