@@ -1,9 +1,12 @@
 //! Retries as a `tower` layer.
 
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use runtime_kernel::{Deadline, Retry, SharedClock};
 use tower::{Layer, Service};
 
@@ -49,7 +52,7 @@ impl<S, P: Clone> Layer<S> for RetryLayer<P> {
     type Service = RetryService<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RetryService { inner, layer: self.clone() }
+        RetryService { inner, layer: Arc::new(self.clone()) }
     }
 }
 
@@ -57,11 +60,8 @@ impl<S, P: Clone> Layer<S> for RetryLayer<P> {
 #[derive(Clone, Debug)]
 pub struct RetryService<S, P> {
     inner: S,
-    layer: RetryLayer<P>,
+    layer: Arc<RetryLayer<P>>,
 }
-
-/// The future of [`RetryService`].
-pub type RetryFuture<Res, E> = Pin<Box<dyn Future<Output = Result<Res, E>> + Send>>;
 
 impl<S, P, Req> Service<Req> for RetryService<S, P>
 where
@@ -74,59 +74,182 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = RetryFuture<S::Response, S::Error>;
+    type Future = RetryFuture<S, P, Req, S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
+        let layer = &self.layer;
+        let began = layer.began(&request);
+        let kept = (layer.policy.max_attempts() > 1).then(|| layer.replay.again(&request)).flatten();
         // The instance that was polled ready makes the first attempt; its clone waits for the next `poll_ready`.
         let fresh = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, fresh);
-        Box::pin(run(ready, self.layer.clone(), request))
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
+        if began.bound.is_some() {
+            let first = ready.call(request);
+            let bounded: Later<_, _> = Box::pin(run(ready, Arc::clone(layer), began, first, kept));
+            return RetryFuture { first: None, rest: None, later: Some(bounded) };
+        }
+        let first = Some(ready.call(request));
+        RetryFuture { first, rest: Some((ready, Arc::clone(layer), began, kept)), later: None }
     }
 }
 
-async fn run<S, P, Req>(mut service: S, layer: RetryLayer<P>, request: Req) -> Result<S::Response, S::Error>
+/// What is known when a call begins.
+#[derive(Debug)]
+struct Began {
+    deadline: Deadline,
+    /// How long the first attempt may take.
+    bound: Option<Duration>,
+}
+
+impl<P> RetryLayer<P> {
+    fn began<Req, Res, E>(&self, request: &Req) -> Began
+    where
+        P: Replay<Req, Res, E>,
+    {
+        let clock = &*self.clock;
+        let mut deadline = self.replay.deadline(request);
+        if let Some(total) = self.policy.total_timeout() {
+            deadline = deadline.narrow(Deadline::after(clock, total));
+        }
+        if let Some(budget) = self.policy.budget().filter(|budget| budget.counts_calls()) {
+            budget.called(clock.now());
+        }
+        Began { deadline, bound: self.bound(deadline) }
+    }
+
+    fn bound(&self, deadline: Deadline) -> Option<Duration> {
+        match (self.policy.attempt_timeout(), deadline.remaining(&*self.clock)) {
+            (Some(own), Some(left)) => Some(own.min(left)),
+            (own, left) => own.or(left),
+        }
+    }
+}
+
+type Rest<S, P, Req> = (S, Arc<RetryLayer<P>>, Began, Option<Req>);
+
+type Later<Res, E> = Pin<Box<dyn Future<Output = Result<Res, E>> + Send>>;
+
+pin_project! {
+    /// The future of [`RetryService`]. A first attempt that succeeds, and that nothing bounds, costs no allocation.
+    pub struct RetryFuture<S, P, Req, F, Res, E> {
+        #[pin]
+        first: Option<F>,
+        rest: Option<Rest<S, P, Req>>,
+        later: Option<Later<Res, E>>,
+    }
+}
+
+impl<S, P, Req, F, Res, E> Future for RetryFuture<S, P, Req, F, Res, E>
+where
+    S: Service<Req, Response = Res, Error = E, Future = F> + Send + 'static,
+    F: Future<Output = Result<Res, E>> + Send,
+    Res: Send,
+    E: Send,
+    P: Replay<Req, Res, E> + Sync,
+    Req: Send + 'static,
+{
+    type Output = Result<Res, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<Res, E>> {
+        let mut this = self.project();
+        if let Some(first) = this.first.as_mut().as_pin_mut() {
+            let answer = ready!(first.poll(cx));
+            let Some((service, layer, began, kept)) = this.rest.take() else { return Poll::Ready(answer) };
+            let verdict = layer.judged(&answer);
+            let (Some(verdict), Some(kept)) = (verdict, kept) else { return Poll::Ready(answer) };
+            this.first.set(None);
+            *this.later = Some(Box::pin(again(service, layer, began.deadline, answer, verdict, kept)));
+        }
+        this.later.as_mut().map_or(Poll::Pending, |later| later.as_mut().poll(cx))
+    }
+}
+
+/// The first attempt, bounded, and whatever follows.
+async fn run<S, P, Req>(
+    service: S,
+    layer: Arc<RetryLayer<P>>,
+    began: Began,
+    first: S::Future,
+    kept: Option<Req>,
+) -> Result<S::Response, S::Error>
 where
     S: Service<Req>,
     P: Replay<Req, S::Response, S::Error>,
 {
-    let RetryLayer { policy, clock, rng, replay } = layer;
-    let clock = &*clock;
-    let mut deadline = replay.deadline(&request);
-    if let Some(total) = policy.total_timeout() {
-        deadline = deadline.narrow(Deadline::after(clock, total));
+    let answer = layer.bounded(began.bound, first).await;
+    match (layer.judged(&answer), kept) {
+        (Some(verdict), Some(kept)) => again(service, layer, began.deadline, answer, verdict, kept).await,
+        _ => answer,
     }
-    let mut waits = Waits::new(&policy, clock, rng);
-    let (mut next, mut attempt) = (request, 0);
-    loop {
-        attempt += 1;
-        let kept = if attempt < policy.max_attempts() { replay.again(&next) } else { None };
-        let left = deadline.remaining(clock);
-        let bound = match (policy.attempt_timeout(), left) {
-            (Some(own), Some(left)) => Some(own.min(left)),
-            (own, left) => own.or(left),
-        };
-        let call = service.call(next);
-        let answer = match bound {
-            None => call.await,
-            Some(bound) => match Deadline::after(clock, bound).run(clock, call).await {
-                Ok(answer) => answer,
-                Err(_) => Err(replay.timed_out(bound)),
-            },
-        };
-        let verdict = replay.verdict(&answer);
-        if verdict.is_none() {
-            waits.succeeded();
-        }
-        let (Some(again), Some(verdict)) = (kept, verdict) else { return answer };
+}
+
+/// What follows when an attempt has failed and may be made again.
+async fn again<S, P, Req>(
+    mut service: S,
+    layer: Arc<RetryLayer<P>>,
+    deadline: Deadline,
+    mut answer: Result<S::Response, S::Error>,
+    mut verdict: Retry,
+    mut next: Req,
+) -> Result<S::Response, S::Error>
+where
+    S: Service<Req>,
+    P: Replay<Req, S::Response, S::Error>,
+{
+    let clock = &*layer.clock;
+    let mut waits = Waits::resumed(&layer.policy, clock, layer.rng.clone());
+    for attempt in 1.. {
         let Ok(wait) = waits.after(attempt, verdict, deadline.remaining(clock)) else { return answer };
         // The answer is let go before the wait: it may hold a connection or a permit the next attempt needs.
         drop(answer);
         clock.sleep(wait).await;
         std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
-        next = again;
+        let more = attempt + 1 < layer.policy.max_attempts();
+        let kept = more.then(|| layer.replay.again(&next)).flatten();
+        let call = service.call(next);
+        answer = layer.bounded(layer.bound(deadline), call).await;
+        let Some(failed) = layer.replay.verdict(&answer) else {
+            waits.succeeded();
+            return answer;
+        };
+        let Some(kept) = kept else { return answer };
+        (verdict, next) = (failed, kept);
+    }
+    answer
+}
+
+impl<P> RetryLayer<P> {
+    /// The verdict on a first attempt; nothing when it is to be passed on.
+    fn judged<Req, Res, E>(&self, answer: &Result<Res, E>) -> Option<Retry>
+    where
+        P: Replay<Req, Res, E>,
+    {
+        let verdict = self.replay.verdict(answer);
+        if verdict.is_none()
+            && let Some(budget) = self.policy.budget()
+        {
+            budget.succeeded(None);
+        }
+        verdict
+    }
+
+    async fn bounded<Req, Res, E>(
+        &self,
+        bound: Option<Duration>,
+        call: impl Future<Output = Result<Res, E>>,
+    ) -> Result<Res, E>
+    where
+        P: Replay<Req, Res, E>,
+    {
+        let Some(bound) = bound else { return call.await };
+        let clock = &*self.clock;
+        match Deadline::after(clock, bound).run(clock, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.replay.timed_out(bound)),
+        }
     }
 }

@@ -8,6 +8,8 @@ pub mod compat;
 mod config;
 mod delays;
 mod error;
+#[cfg(feature = "tower")]
+mod guard;
 mod hedge;
 mod jitter;
 #[cfg(feature = "tower")]
@@ -30,6 +32,11 @@ pub use bulkhead::{Bulkhead, BulkheadConfig, Bulkheads, Place};
 pub use config::{Backoff, Jitter, PolicyError, RetryConfig};
 pub use delays::Delays;
 pub use error::{Cause, Failure, RetryError, Stop};
+#[cfg(feature = "tower")]
+pub use guard::{
+    BreakerLayer, BreakerService, BulkheadLayer, BulkheadService, GuardedFuture, Judge, TimeoutFuture,
+    TimeoutLayer, TimeoutService,
+};
 pub use hedge::{HedgeConfig, hedge};
 pub use jitter::SharedRng;
 #[cfg(feature = "tower")]

@@ -126,6 +126,11 @@ impl<'a, R: Rng> Waits<'a, R> {
         if let Some(budget) = policy.budget().filter(|budget| budget.counts_calls()) {
             budget.called(clock.now());
         }
+        Self::resumed(policy, clock, rng)
+    }
+
+    /// Goes on with a call that has been counted.
+    pub(crate) fn resumed(policy: &'a RetryPolicy, clock: &'a dyn Clock, rng: R) -> Self {
         Self { policy, clock, delays: policy.delays(rng), at_once: false, charge: None }
     }
 

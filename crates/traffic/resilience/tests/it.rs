@@ -13,6 +13,8 @@ mod it {
     mod bulkhead;
     #[cfg(feature = "backoff")]
     mod compat;
+    #[cfg(feature = "tower")]
+    mod guard;
     mod hedging;
     #[cfg(feature = "tower")]
     mod layer;
