@@ -30,6 +30,19 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("`{shown}` failed ({status})")) }
 }
 
+/// Runs a quiet command that must have nothing to say: a warning fails it.
+pub(crate) fn run_silent(command: &mut Command) -> Outcome {
+    let shown = show(command);
+    eprintln!("+ {shown}");
+    let output = command.output().map_err(|error| format!("`{shown}` did not start: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && said.trim().is_empty() {
+        return Ok(());
+    }
+    eprintln!("{said}");
+    Err(format!("`{shown}` {}", if output.status.success() { "warns" } else { "failed" }))
+}
+
 /// Runs a command and returns what it printed.
 pub(crate) fn read(command: &mut Command) -> Outcome<String> {
     let shown = show(command);

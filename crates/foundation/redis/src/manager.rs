@@ -1,5 +1,6 @@
 //! The connections: one shared by everybody who does not block, a pool for those who do.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,10 +109,10 @@ impl Redis {
     /// As [`run`](Self::run).
     pub async fn run_script<T: FromRedisValue>(
         &self,
-        script: &ScriptInvocation<'_>,
+        script: impl Borrow<ScriptInvocation<'_>>,
     ) -> Result<T, RedisError> {
         let mut shared = self.ask()?;
-        self.heard(script.invoke_async(&mut shared).await)
+        self.heard(script.borrow().invoke_async(&mut shared).await)
     }
 
     /// A connection of one's own, for commands that block.

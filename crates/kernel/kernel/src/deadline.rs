@@ -1,5 +1,7 @@
 //! When an answer stops being useful: a time budget that only ever shrinks.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
@@ -79,16 +81,21 @@ impl Deadline {
     /// # Errors
     /// [`ErrorKind::Timeout`] when the deadline passes first.
     pub async fn run<T>(self, clock: &dyn Clock, work: impl Future<Output = T>) -> Result<T, Error> {
-        let Some(left) = self.remaining(clock) else { return Ok(work.await) };
-        if left.is_zero() {
-            return Err(Self::exceeded());
+        if self.0.is_none() {
+            return Ok(work.await);
         }
-        let sleep = clock.sleep(left);
-        tokio::select! {
-            biased;
-            value = work => Ok(value),
-            () = sleep => Err(Self::exceeded()),
-        }
+        self.check(clock)?;
+        let mut work = pin!(work);
+        // Set only once there is something to wait for: most work is done at once.
+        let mut timer = None;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(value) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            let timer = timer.get_or_insert_with(|| clock.sleep(self.remaining(clock).unwrap_or_default()));
+            timer.as_mut().poll(cx).map(|()| Err(Self::exceeded()))
+        })
+        .await
     }
 }
 

@@ -13,15 +13,17 @@ mod container;
 mod http;
 mod limiter;
 mod measure;
+mod pipeline;
 mod report;
 mod serve;
 
 type Area = (&'static str, fn() -> Vec<report::Row>);
-const AREAS: [Area; 4] = [
+const AREAS: [Area; 5] = [
     ("breaker", breaker::rows),
     ("container", container::rows),
     ("http", http::rows),
     ("limiter", limiter::rows),
+    ("pipeline", pipeline::rows),
 ];
 
 fn main() {

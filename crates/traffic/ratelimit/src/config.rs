@@ -195,6 +195,7 @@ impl fmt::Display for By {
     }
 }
 
+#[cfg(feature = "http")]
 impl By {
     /// Whether it is known only once the caller is identified.
     pub(crate) fn needs_identity(&self) -> bool {

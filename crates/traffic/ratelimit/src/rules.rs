@@ -85,9 +85,13 @@ pub(crate) struct Rule {
     pub(crate) by: Vec<By>,
     pub(crate) rate: Rate,
     operation: Option<String>,
+    #[cfg(feature = "http")]
     methods: Vec<String>,
+    #[cfg(feature = "http")]
     paths: Vec<String>,
+    #[cfg(feature = "http")]
     except: Vec<String>,
+    #[cfg(feature = "http")]
     pub(crate) cost: u32,
     pub(crate) shadow: bool,
 }
@@ -146,14 +150,19 @@ impl Rule {
             by: config.by.clone(),
             rate,
             operation: config.operation.clone(),
+            #[cfg(feature = "http")]
             methods: config.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
+            #[cfg(feature = "http")]
             paths: config.paths.clone(),
+            #[cfg(feature = "http")]
             except: config.except.clone(),
+            #[cfg(feature = "http")]
             cost: config.cost,
             shadow: config.shadow,
         })
     }
 
+    #[cfg(feature = "http")]
     pub(crate) fn covers(&self, method: &str, path: &str) -> bool {
         let method_fits = self.methods.is_empty() || self.methods.iter().any(|own| own == method);
         let path_fits = self.paths.is_empty() || self.paths.iter().any(|own| path_matches(own, path));
@@ -171,6 +180,7 @@ impl Rule {
     }
 }
 
+#[cfg(feature = "http")]
 fn path_matches(pattern: &str, path: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == path, |start| path.starts_with(start))
 }

@@ -221,6 +221,7 @@ impl AttemptOutcome {
         }
     }
 
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let all = [Self::Completed, Self::Failed, Self::Released, Self::Cancelled, Self::Lost];
         all.into_iter().find(|outcome| outcome.as_str() == text)
