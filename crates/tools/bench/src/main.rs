@@ -16,14 +16,16 @@ mod measure;
 mod pipeline;
 mod report;
 mod serve;
+mod shared;
 
 type Area = (&'static str, fn() -> Vec<report::Row>);
-const AREAS: [Area; 5] = [
+const AREAS: [Area; 6] = [
     ("breaker", breaker::rows),
     ("container", container::rows),
     ("http", http::rows),
     ("limiter", limiter::rows),
     ("pipeline", pipeline::rows),
+    ("shared", shared::rows),
 ];
 
 fn main() {

@@ -13,6 +13,7 @@ mod it {
     mod bulkhead;
     #[cfg(feature = "backoff")]
     mod compat;
+    mod contention;
     #[cfg(feature = "tower")]
     mod guard;
     mod hedging;
