@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod behaviours;
     mod buckets;
     mod config;
     mod law;

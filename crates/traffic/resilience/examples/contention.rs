@@ -100,9 +100,9 @@ pub(crate) fn run(clients: usize, policy: Option<&RetryPolicy>, seed: u64) -> Re
     Result { millis: end as f64 / 1_000.0, writes: writes as f64 }
 }
 
-/// The mean of thirty runs.
-pub(crate) fn mean(clients: usize, policy: Option<&RetryPolicy>) -> Result {
-    let runs: Vec<_> = (0..30).map(|seed| run(clients, policy, seed)).collect();
+/// The mean of so many runs.
+pub(crate) fn mean(runs: u64, clients: usize, policy: Option<&RetryPolicy>) -> Result {
+    let runs: Vec<_> = (0..runs).map(|seed| run(clients, policy, seed)).collect();
     let of = |part: fn(&Result) -> f64| runs.iter().map(part).sum::<f64>() / runs.len() as f64;
     Result { millis: of(|run| run.millis), writes: of(|run| run.writes) }
 }
@@ -113,7 +113,7 @@ const CLIENTS: [usize; 5] = [10, 50, 100, 150, 190];
 fn main() -> std::io::Result<()> {
     let rows: Vec<_> = policies()
         .into_iter()
-        .map(|(name, policy)| (name, CLIENTS.map(|clients| mean(clients, policy.as_ref()))))
+        .map(|(name, policy)| (name, CLIENTS.map(|clients| mean(30, clients, policy.as_ref()))))
         .collect();
     println!("| backoff | {} |", CLIENTS.map(|n| format!("{n} clients")).join(" | "));
     println!("|---|{}", "---:|".repeat(CLIENTS.len()));

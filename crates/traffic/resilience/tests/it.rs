@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod behaviours;
     mod breaker;
     mod budget;
     mod bulkhead;
