@@ -112,10 +112,10 @@ fn vyro_3_bulkheads_are_apart_and_bounded() {
     assert!(payments.enter_now().is_err() && search.enter_now().is_ok());
     drop(held);
     assert_eq!(payments.under_way(), 0);
-    let panicked = std::panic::catch_unwind(|| {
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _place = payments.enter_now().unwrap();
         panic!("on the way");
-    });
+    }));
     assert!(panicked.is_err() && payments.under_way() == 0);
 }
 
