@@ -1,6 +1,6 @@
 //! Hedging: when the answer is late, ask a second time, and take the first that comes.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
@@ -64,16 +64,15 @@ pub async fn hedge<T, E, W: Future<Output = Result<T, E>>>(
     loop {
         let in_time = deadline.remaining(clock).is_none_or(|left| left > config.delay);
         let more = made < config.max_attempts && in_time;
-        let first = if more {
-            let late = clock.sleep(config.delay);
-            tokio::select! {
-                biased;
-                first = First(&mut under_way) => Some(first),
-                () = late => None,
-            }
-        } else {
-            Some(First(&mut under_way).await)
-        };
+        let mut late = more.then(|| clock.sleep(config.delay));
+        let first = poll_fn(|cx| match first(&mut under_way, cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => match &mut late {
+                Some(late) => late.as_mut().poll(cx).map(|()| None),
+                None => Poll::Pending,
+            },
+        })
+        .await;
         match first {
             Some(Ok(value)) => return Ok(value),
             Some(Err(_)) if !under_way.is_empty() => continue,
@@ -94,23 +93,14 @@ fn allowed(budget: Option<&RetryBudget>, clock: &dyn Clock) -> bool {
 }
 
 /// The first of them that is done, taken out.
-struct First<'a, W>(&'a mut Vec<Pin<Box<W>>>);
-
-impl<W: Future> Future for First<'_, W> {
-    type Output = W::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<W::Output> {
-        let done =
-            self.0.iter_mut().enumerate().find_map(|(index, attempt)| match attempt.as_mut().poll(cx) {
-                Poll::Ready(output) => Some((index, output)),
-                Poll::Pending => None,
-            });
-        match done {
-            Some((index, output)) => {
-                drop(self.0.swap_remove(index));
-                Poll::Ready(output)
-            }
-            None => Poll::Pending,
-        }
-    }
+fn first<W: Future>(under_way: &mut Vec<Pin<Box<W>>>, cx: &mut Poller<'_>) -> Poll<W::Output> {
+    let done =
+        under_way.iter_mut().enumerate().find_map(|(index, attempt)| match attempt.as_mut().poll(cx) {
+            Poll::Ready(output) => Some((index, output)),
+            Poll::Pending => None,
+        });
+    done.map_or(Poll::Pending, |(index, output)| {
+        drop(under_way.swap_remove(index));
+        Poll::Ready(output)
+    })
 }

@@ -23,8 +23,8 @@ impl Outcome {
     /// wrong is not, and a cancelled call says nothing.
     pub fn of_kind(kind: ErrorKind) -> Self {
         match kind {
-            ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Internal => Self::Failure,
             ErrorKind::Cancelled => Self::Ignored,
+            kind if kind.is_dependency_failure() => Self::Failure,
             _ => Self::Success,
         }
     }
