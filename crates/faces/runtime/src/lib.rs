@@ -26,6 +26,9 @@ pub use runtime_http as http;
 /// Durable background jobs.
 #[cfg(feature = "jobs")]
 pub use runtime_jobs as jobs;
+/// Adaptive concurrency limits.
+#[cfg(feature = "limits")]
+pub use runtime_limits as limits;
 /// SQL migrations.
 #[cfg(feature = "migrate")]
 pub use runtime_migrate as migrate;

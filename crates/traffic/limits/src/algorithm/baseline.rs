@@ -1,0 +1,59 @@
+//! What a call takes when nothing waits, measured anew from time to time.
+
+use super::Sample;
+
+/// How many windows are measured.
+const MEASURED: u32 = 3;
+/// How many windows a measurement is waited for: calls that began before it may take long.
+const PATIENCE: u32 = 50;
+/// How many windows lie between two measurements.
+const EVERY: u32 = 300;
+
+/// The latency without a queue.
+///
+/// Averages and minima of a loaded service drift: what is waited for becomes normal, or what was once fast is held up to
+/// a service that has become slower for good. So the limit goes down to its least for a moment, and what calls take
+/// then is the baseline (Envoy's adaptive concurrency filter does the same).
+#[derive(Clone, Debug)]
+pub(crate) struct Baseline {
+    latency: Option<f64>,
+    /// Windows since the last measurement ended, or since the present one began.
+    windows: u32,
+    measuring: bool,
+    measured: u32,
+    sum: f64,
+}
+
+impl Baseline {
+    pub(crate) fn new() -> Self {
+        Self { latency: None, windows: 0, measuring: true, measured: 0, sum: 0.0 }
+    }
+
+    pub(crate) fn is_measuring(&self) -> bool {
+        self.measuring
+    }
+
+    /// Looks at a window: the baseline, or nothing while it is being measured at `least` calls.
+    pub(crate) fn observe(&mut self, sample: &Sample, least: u32) -> Option<f64> {
+        self.windows += 1;
+        if !self.measuring {
+            if self.windows >= EVERY {
+                (self.measuring, self.windows, self.measured, self.sum) = (true, 0, 0, 0.0);
+                return None;
+            }
+            return self.latency;
+        }
+        if sample.in_flight <= least {
+            self.measured += 1;
+            self.sum += sample.latency.as_secs_f64();
+        }
+        if self.measured < MEASURED && self.windows < PATIENCE {
+            return None;
+        }
+        if self.measured > 0 {
+            self.latency = Some((self.sum / f64::from(self.measured)).max(f64::MIN_POSITIVE));
+        }
+        (self.measuring, self.windows) = (self.latency.is_none(), 0);
+        self.latency
+    }
+}

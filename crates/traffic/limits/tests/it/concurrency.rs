@@ -1,0 +1,101 @@
+//! Who may begin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime_kernel::{Error, ErrorKind, ManualClock};
+use runtime_limits::{AlgorithmConfig, ConcurrencyConfig, ConcurrencyLimit, Criticality};
+
+#[test]
+fn no_more_are_under_way_than_may_be_and_a_dropped_permit_makes_room() {
+    let limit = ConcurrencyLimit::new(ConcurrencyConfig::fixed(2)).unwrap();
+    let [a, b] = [(); 2].map(|()| limit.acquire(Criticality::CriticalPlus).unwrap());
+    let refused = limit.acquire(Criticality::CriticalPlus).unwrap_err();
+    assert_eq!((refused.in_flight, refused.limit, limit.rejected()), (2, 2, 1));
+    let error = Error::from(refused);
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "limits.overloaded"));
+    drop(a);
+    b.succeeded();
+    assert_eq!(limit.in_flight(), 0);
+}
+
+#[test]
+fn what_matters_least_is_turned_away_first() {
+    for (criticality, places) in [
+        (Criticality::Sheddable, 20),
+        (Criticality::SheddablePlus, 24),
+        (Criticality::Critical, 27),
+        (Criticality::CriticalPlus, 30),
+    ] {
+        let limit = ConcurrencyLimit::new(ConcurrencyConfig::fixed(30)).unwrap();
+        let held: Vec<_> = (0..40).map_while(|_| limit.acquire(criticality).ok()).collect();
+        assert_eq!(held.len(), places, "{criticality:?}");
+    }
+    let one = ConcurrencyLimit::new(ConcurrencyConfig::fixed(1)).unwrap();
+    assert!(one.acquire(Criticality::Sheddable).is_ok(), "nobody is locked out of an idle service");
+}
+
+#[test]
+fn the_limit_moves_once_a_window_and_not_for_calls_that_say_nothing() {
+    let clock = ManualClock::new();
+    let mut config = ConcurrencyConfig::default();
+    config.algorithm = AlgorithmConfig::Aimd { timeout: Duration::from_secs(1) };
+    (config.initial, config.min_samples) = (4, 3);
+    let limit = ConcurrencyLimit::with_clock(config, Arc::new(clock.clone())).unwrap();
+    let calls = |n: usize, succeed: bool| {
+        let held: Vec<_> = (0..n).map(|_| limit.acquire(Criticality::CriticalPlus).unwrap()).collect();
+        clock.advance(Duration::from_millis(10));
+        for permit in held {
+            if succeed { permit.succeeded() } else { drop(permit) }
+        }
+    };
+    calls(4, true);
+    assert_eq!(limit.limit(), 4, "the window is not over");
+    clock.advance(Duration::from_millis(100));
+    calls(4, false);
+    assert_eq!(limit.limit(), 4, "cancelled calls teach nothing");
+    calls(4, true);
+    assert_eq!(limit.limit(), 5);
+    clock.advance(Duration::from_millis(100));
+    for _ in 0..3 {
+        limit.acquire(Criticality::CriticalPlus).unwrap().overloaded();
+    }
+    assert_eq!(limit.limit(), 4);
+}
+
+#[test]
+fn many_threads_never_exceed_it() {
+    let limit = ConcurrencyLimit::new(ConcurrencyConfig::fixed(3)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    if let Ok(permit) = limit.acquire(Criticality::CriticalPlus) {
+                        assert!(limit.in_flight() <= 3);
+                        permit.succeeded();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(limit.in_flight(), 0);
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_names_its_key() {
+    for (change, key) in [
+        ((|c| c.min = 0) as fn(&mut ConcurrencyConfig), "min"),
+        (|c| c.max = 1, "max"),
+        (|c| c.initial = 2_000, "initial"),
+        (|c| c.window = Duration::ZERO, "window"),
+        (|c| c.min_samples = 0, "min_samples"),
+        (|c| c.algorithm = AlgorithmConfig::Aimd { timeout: Duration::ZERO }, "algorithm.aimd.timeout"),
+    ] {
+        let mut config = ConcurrencyConfig::default();
+        change(&mut config);
+        assert_eq!(ConcurrencyLimit::new(config).unwrap_err().key, key);
+    }
+    let read: ConcurrencyConfig =
+        serde_json::from_str(r#"{"algorithm":{"aimd":{"timeout":"1s"}},"max":50}"#).unwrap();
+    assert_eq!((read.algorithm, read.max), (AlgorithmConfig::Aimd { timeout: Duration::from_secs(1) }, 50));
+}
