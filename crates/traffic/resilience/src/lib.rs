@@ -15,6 +15,8 @@ mod jitter;
 #[cfg(feature = "tower")]
 mod layer;
 #[cfg(feature = "module")]
+mod metrics;
+#[cfg(feature = "module")]
 mod module;
 mod named;
 mod pipeline;

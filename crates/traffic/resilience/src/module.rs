@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::container::Token;
+use runtime_telemetry::MetricsApp;
 
 use crate::breaker::Transition;
 use crate::jitter::SharedRng;
+use crate::metrics::BreakerMetrics;
 use crate::named::{Pipelines, ResilienceConfig, RetryPolicies};
 
 /// The named retry policies of the app.
@@ -15,7 +17,8 @@ pub const RETRY_POLICIES: Token<RetryPolicies> = Token::new("resilience.retry_po
 /// The named pipelines of the app.
 pub const PIPELINES: Token<Pipelines> = Token::new("resilience.pipelines");
 
-/// Reads the section `resilience` and provides [`RETRY_POLICIES`] and [`PIPELINES`]. What breakers do is logged.
+/// Reads the section `resilience` and provides [`RETRY_POLICIES`] and [`PIPELINES`]. What breakers do is logged and
+/// counted; an open one never makes the process unready.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResilienceModule;
 
@@ -30,11 +33,21 @@ impl Module for ResilienceModule {
             module: "resilience",
             message: error.to_string(),
         };
-        let pipelines = Pipelines::new(&config, &app.shared_clock(), &SharedRng::from_os(), told)
+        let registry = app.metrics();
+        let metrics = Arc::new(BreakerMetrics::new(&registry).map_err(|error| fault(&error))?);
+        let observed = Arc::clone(&metrics);
+        let observe = move |transition: &Transition| {
+            observed.turned(transition);
+            told(transition);
+        };
+        let pipelines = Pipelines::new(&config, &app.shared_clock(), &SharedRng::from_os(), observe)
             .map_err(|error| fault(&error))?;
+        let pipelines = Arc::new(pipelines);
+        let _ = metrics.pipelines.set(Arc::clone(&pipelines));
+        registry.collector(move || metrics.refresh());
         let policies = RetryPolicies::new(config).map_err(|error| fault(&error))?;
         app.services().value(RETRY_POLICIES, Arc::new(policies));
-        app.services().value(PIPELINES, Arc::new(pipelines));
+        app.services().value(PIPELINES, pipelines);
         Ok(())
     }
 }

@@ -27,6 +27,15 @@ pub const HTTP_CLIENT_ACTIVE_REQUESTS: &str = "http_client_active_requests";
 /// Counter `{host}`: outbound attempts after the first.
 pub const HTTP_CLIENT_RETRIES_TOTAL: &str = "http_client_retries_total";
 
+/// Gauge `{breaker, state}`: 1 for the state a circuit breaker is in, 0 for the others.
+pub const CIRCUIT_BREAKER_STATE: &str = "circuit_breaker_state";
+/// Gauge `{breaker}`: the share of failed calls in a circuit breaker's window.
+pub const CIRCUIT_BREAKER_FAILURE_RATIO: &str = "circuit_breaker_failure_ratio";
+/// Counter `{breaker}`: calls a circuit breaker refused.
+pub const CIRCUIT_BREAKER_REJECTED_TOTAL: &str = "circuit_breaker_rejected_total";
+/// Counter `{breaker, to}`: changes of a circuit breaker's state.
+pub const CIRCUIT_BREAKER_TRANSITIONS_TOTAL: &str = "circuit_breaker_transitions_total";
+
 /// Counter `{rule, decision}` with decision `admitted`, `refused` or `would_refuse`: requests a limit judged.
 pub const RATELIMIT_DECISIONS_TOTAL: &str = "ratelimit_decisions_total";
 

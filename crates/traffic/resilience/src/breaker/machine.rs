@@ -51,6 +51,10 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
+    /// Every state, in declaration order.
+    pub const ALL: [Self; 6] =
+        [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::Disabled, Self::MetricsOnly];
+
     /// The state as metrics and configuration spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
