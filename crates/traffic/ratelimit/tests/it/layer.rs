@@ -291,3 +291,43 @@ fn a_rule_that_makes_no_sense_is_refused_with_its_key() {
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 }
+
+#[tokio::test]
+async fn trusted_proxies_and_the_prefix_say_who_a_caller_is() {
+    let through = |client: &str, peer: &str| {
+        let mut request = get("/");
+        request.headers_mut().insert("x-forwarded-for", client.parse().unwrap());
+        request.extensions_mut().insert(peer.parse::<IpAddr>().unwrap());
+        request
+    };
+    // One caller or two, by what is configured: the second request is refused when it is the same one.
+    for (config, first, second, same) in [
+        (json!({}), through("1.1.1.1", "10.0.0.1"), through("2.2.2.2", "10.0.0.1"), true),
+        (
+            json!({ "trusted_proxies": 1 }),
+            through("1.1.1.1", "10.0.0.1"),
+            through("2.2.2.2", "10.0.0.1"),
+            false,
+        ),
+        (
+            json!({ "trusted_proxies": 1 }),
+            through("1.1.1.1", "10.0.0.1"),
+            through("6.6.6.6, 1.1.1.1", "10.0.0.2"),
+            true,
+        ),
+        (json!({}), through("-", "2001:db8:0:1::1"), through("-", "2001:db8:0:2::1"), false),
+        (
+            json!({ "ipv6_prefix": 48 }),
+            through("-", "2001:db8:0:1::1"),
+            through("-", "2001:db8:0:2::1"),
+            true,
+        ),
+    ] {
+        let mut whole = config.clone();
+        whole["rules"] = json!([rule("r", &json!(["ip"]), 1)]);
+        let (layer, ..) = layer(whole, Applies::Everything);
+        assert_eq!(send(&layer, first).await.status(), StatusCode::OK);
+        let refused = send(&layer, second).await.status() == StatusCode::TOO_MANY_REQUESTS;
+        assert_eq!(refused, same, "{config}");
+    }
+}
