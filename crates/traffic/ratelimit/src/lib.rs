@@ -2,6 +2,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod bucket;
 mod buckets;
 #[cfg(feature = "http")]
 mod client_ip;

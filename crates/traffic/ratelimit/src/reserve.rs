@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use crate::limiter::{Ask, Inner, RateLimiter, take_held};
+use crate::bucket::take_held;
+use crate::limiter::{Ask, Inner, RateLimiter};
 use crate::outcome::{LimitError, Standing};
 use crate::word::MOST_DEBT;
 

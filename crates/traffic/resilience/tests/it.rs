@@ -10,6 +10,7 @@
 mod it {
     mod behaviours;
     mod breaker;
+    mod breaker_model;
     mod budget;
     mod bulkhead;
     #[cfg(feature = "backoff")]

@@ -5,10 +5,12 @@ mod count;
 mod machine;
 mod permit;
 mod registry;
+mod state;
 pub(crate) mod time;
 pub(crate) mod window;
 
 pub use config::{BreakerConfig, Window};
-pub use machine::{BreakerSnapshot, BreakerState, CircuitBreaker, Machine, Transition};
+pub use machine::{CircuitBreaker, Machine};
 pub use permit::{Outcome, OwnedPermit, Permit};
 pub use registry::Breakers;
+pub use state::{BreakerSnapshot, BreakerState, Transition};

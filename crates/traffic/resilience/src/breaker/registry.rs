@@ -8,7 +8,8 @@ use std::sync::{PoisonError, RwLock};
 use runtime_kernel::SharedClock;
 
 use crate::breaker::config::BreakerConfig;
-use crate::breaker::machine::{BreakerState, CircuitBreaker, Transition};
+use crate::breaker::machine::CircuitBreaker;
+use crate::breaker::state::{BreakerState, Transition};
 use crate::config::PolicyError;
 use crate::jitter::SharedRng;
 
