@@ -26,7 +26,7 @@ pub use runtime_http as http;
 /// Durable background jobs.
 #[cfg(feature = "jobs")]
 pub use runtime_jobs as jobs;
-/// Adaptive concurrency limits.
+/// Concurrency limits, quotas, throttles, spilling buffers.
 #[cfg(feature = "limits")]
 pub use runtime_limits as limits;
 /// SQL migrations.

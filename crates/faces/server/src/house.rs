@@ -14,6 +14,7 @@ use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::config::{Config, ReloadModule};
 use runtime_kernel::container::Container;
 use runtime_kernel::{Error, Mode};
+use runtime_limits::LimitsModule;
 use runtime_migrate::MigrateModule;
 use runtime_ratelimit::RateLimitModule;
 use runtime_redis::RedisModule;
@@ -75,6 +76,7 @@ fn modules(
         .with(RedisModule)
         .with(ApiKeyModule::new().hook(record::refusals(&told)))
         .with(TenancyModule)
+        .with(LimitsModule)
         .with(RateLimitModule)
         .with(JobsModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))

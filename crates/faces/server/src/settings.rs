@@ -12,6 +12,7 @@ use runtime_jobs::JobsConfig;
 use runtime_kernel::app::SupervisionConfig;
 use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Section};
 use runtime_kernel::lifecycle::ShutdownConfig;
+use runtime_limits::LimitsConfig;
 use runtime_ratelimit::RateLimitConfig;
 use runtime_redis::RedisConfig;
 use runtime_resilience::ResilienceConfig;
@@ -74,6 +75,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<HealthConfig>()
         .section::<HttpConfig>()
         .section::<JobsConfig>()
+        .section::<LimitsConfig>()
         .section::<RateLimitConfig>()
         .section::<RedisConfig>()
         .section::<ResilienceConfig>()

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use runtime_kernel::{SharedClock, Ticks};
+use runtime_kernel::{Deadline, SharedClock, SystemClock, Ticks};
 
 use crate::algorithm::Algorithm;
 use crate::config::ConcurrencyConfig;
 use crate::error::{LimitsError, Overloaded};
+use crate::queue::Queue;
 use crate::window::Window;
 
 /// How much a call matters, by the names of the SRE book (chapter 21). What matters less is turned away earlier.
@@ -30,6 +31,19 @@ pub enum Criticality {
 }
 
 impl Criticality {
+    /// All of them, what matters least first.
+    pub const ALL: [Self; 4] = [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus];
+
+    /// As configuration and headers spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sheddable => "sheddable",
+            Self::SheddablePlus => "sheddable_plus",
+            Self::Critical => "critical",
+            Self::CriticalPlus => "critical_plus",
+        }
+    }
+
     /// How many of so many places it may use.
     const fn share(self, limit: u32) -> u32 {
         // A limit is at most a million.
@@ -71,6 +85,8 @@ struct Inner {
     nanos: u64,
     min_samples: u32,
     ticks: Ticks,
+    clock: SharedClock,
+    queue: Option<Queue>,
     algorithm: Mutex<Box<dyn Algorithm>>,
 }
 
@@ -90,7 +106,7 @@ impl ConcurrencyLimit {
     /// # Errors
     /// [`LimitsError`] names the key that is wrong.
     pub fn new(config: ConcurrencyConfig) -> Result<Self, LimitsError> {
-        Self::on(config, Ticks::machine())
+        Self::on(config, Ticks::machine(), SystemClock::shared())
     }
 
     /// The same on another clock, for tests.
@@ -98,10 +114,10 @@ impl ConcurrencyLimit {
     /// # Errors
     /// [`LimitsError`] names the key that is wrong.
     pub fn with_clock(config: ConcurrencyConfig, clock: SharedClock) -> Result<Self, LimitsError> {
-        Self::on(config, Ticks::of(clock))
+        Self::on(config, Ticks::of(Arc::clone(&clock)), clock)
     }
 
-    fn on(config: ConcurrencyConfig, ticks: Ticks) -> Result<Self, LimitsError> {
+    fn on(config: ConcurrencyConfig, ticks: Ticks, clock: SharedClock) -> Result<Self, LimitsError> {
         config.check()?;
         let algorithm = config.build();
         let nanos = u64::try_from(config.window.as_nanos()).unwrap_or(u64::MAX >> 2);
@@ -114,6 +130,8 @@ impl ConcurrencyLimit {
             nanos,
             min_samples: config.min_samples,
             ticks,
+            clock,
+            queue: config.queue.map(Queue::new),
             algorithm: Mutex::new(algorithm),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -124,18 +142,55 @@ impl ConcurrencyLimit {
     /// # Errors
     /// [`Overloaded`] when as many are under way as may be for its criticality. It is answered at once: nobody waits.
     pub fn acquire(&self, criticality: Criticality) -> Result<Permit, Overloaded> {
-        let limit = criticality.share(self.limit());
-        let one_more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
-        match self.inner.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
-            Ok(before) => {
-                let began = self.inner.ticks.now();
-                Ok(Permit { inner: Arc::clone(&self.inner), began, in_flight: before + 1 })
-            }
-            Err(in_flight) => {
-                self.inner.rejected.fetch_add(1, Ordering::Relaxed);
-                Err(Overloaded { in_flight, limit })
-            }
+        self.inner.enter(criticality).ok_or_else(|| self.full(criticality))
+    }
+
+    /// The right to begin a call, waiting for it in line if the limit has one (see
+    /// [`QueueConfig`](crate::QueueConfig)), but not beyond the deadline. Without a line it is [`acquire`](Self::acquire).
+    ///
+    /// Cancel-safe: dropped while it waits, it leaves the line, and a place it was just given goes to the next.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: no place and no room in the line, or none came free in time.
+    pub async fn wait(&self, criticality: Criticality, deadline: Deadline) -> Result<Permit, Overloaded> {
+        let inner = &*self.inner;
+        let Some(queue) = &inner.queue else { return self.acquire(criticality) };
+        if queue.waiting() == 0
+            && let Some(permit) = self.inner.enter(criticality)
+        {
+            return Ok(permit);
         }
+        let came = inner.ticks.now();
+        let (told, patience) = queue.join(criticality, came).ok_or_else(|| self.full(criticality))?;
+        // A place may have come free before anybody saw that somebody waits.
+        self.inner.serve();
+        let left = Left(queue);
+        let until = deadline.narrow(Deadline::after(&*inner.clock, patience));
+        let answer = until.run(&*inner.clock, told).await;
+        if let Ok(Ok(permit)) = answer {
+            std::mem::forget(left);
+            return Ok(permit);
+        }
+        inner.rejected.fetch_add(1, Ordering::Relaxed);
+        let waited = std::time::Duration::from_nanos(inner.ticks.now().saturating_sub(came));
+        let late = deadline.is_expired(&*inner.clock);
+        Err(if late { Overloaded::DeadlinePassed } else { Overloaded::Waited { waited } })
+    }
+
+    /// [`acquire`](Self::acquire) that counts no refusal: the caller will wait, and be counted then.
+    #[cfg(feature = "http")]
+    pub(crate) fn acquire_quietly(&self, criticality: Criticality) -> Option<Permit> {
+        self.inner.enter(criticality).filter(|_| self.waiting() == 0)
+    }
+
+    fn full(&self, criticality: Criticality) -> Overloaded {
+        self.inner.rejected.fetch_add(1, Ordering::Relaxed);
+        Overloaded::Full { in_flight: self.in_flight(), limit: criticality.share(self.limit()) }
+    }
+
+    /// How many wait in line.
+    pub fn waiting(&self) -> usize {
+        self.inner.queue.as_ref().map_or(0, Queue::waiting)
     }
 
     /// How many calls may be under way.
@@ -163,6 +218,15 @@ pub struct Permit {
     in_flight: u32,
 }
 
+/// Whoever leaves the line, however, is forgotten there.
+struct Left<'a>(&'a Queue);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.0.tidy();
+    }
+}
+
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").finish_non_exhaustive()
@@ -180,8 +244,8 @@ impl Permit {
         self.learn(true);
     }
 
-    fn learn(&self, dropped: bool) {
-        let inner = &*self.inner;
+    pub(crate) fn learn(&self, dropped: bool) {
+        let inner = &self.inner;
         let now = inner.ticks.now();
         inner.window.add(now.saturating_sub(self.began), self.in_flight, dropped);
         if now >= inner.ends.load(Ordering::Relaxed) && inner.window.calls() >= inner.min_samples {
@@ -192,13 +256,29 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.inner.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.inner.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.inner.serve();
     }
 }
 
 impl Inner {
+    fn enter(self: &Arc<Self>, criticality: Criticality) -> Option<Permit> {
+        let limit = criticality.share(self.limit.load(Ordering::Relaxed));
+        let one_more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
+        let before = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        let began = self.ticks.now();
+        Some(Permit { inner: Arc::clone(self), began, in_flight: before + 1 })
+    }
+
+    /// Gives places that are free to those who wait.
+    fn serve(self: &Arc<Self>) {
+        if let Some(queue) = self.queue.as_ref().filter(|queue| queue.waiting() > 0) {
+            queue.serve(self.ticks.now(), |criticality| self.enter(criticality));
+        }
+    }
+
     #[cold]
-    fn turn(&self, now: u64) {
+    fn turn(self: &Arc<Self>, now: u64) {
         // Whoever comes second leaves it to the first.
         let mut algorithm = match self.algorithm.try_lock() {
             Ok(algorithm) => algorithm,

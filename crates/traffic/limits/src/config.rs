@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::algorithm::{Aimd, Algorithm, Fixed, Gradient2, Vegas};
 use crate::error::LimitsError;
+use crate::queue::QueueConfig;
 
 /// How many calls may be under way, and how that number is found.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct ConcurrencyConfig {
     pub window: Duration,
     /// How many samples a window holds at least. Default 10.
     pub min_samples: u32,
+    /// The line in which calls wait for a place. None by default: they are turned away at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueConfig>,
 }
 
 /// How a limit is found.
@@ -56,6 +60,7 @@ impl Default for ConcurrencyConfig {
             max: 1_000,
             window: Duration::from_millis(100),
             min_samples: 10,
+            queue: None,
         }
     }
 }
@@ -67,7 +72,7 @@ impl ConcurrencyConfig {
     }
 
     pub(crate) fn check(self) -> Result<(), LimitsError> {
-        let wrong = |key, message| Err(LimitsError { key, message });
+        let wrong = |key: &'static str, message: &'static str| Err(LimitsError::new(key, message));
         if self.min == 0 {
             return wrong("min", "must be more than 0");
         }
@@ -87,7 +92,7 @@ impl ConcurrencyConfig {
             AlgorithmConfig::Aimd { timeout } if timeout.is_zero() => {
                 wrong("algorithm.aimd.timeout", "must be more than 0")
             }
-            _ => Ok(()),
+            _ => self.queue.map_or(Ok(()), QueueConfig::check),
         }
     }
 

@@ -10,5 +10,12 @@
 mod it {
     mod algorithms;
     mod concurrency;
+    mod layer;
     mod overload;
+    mod published;
+    mod queue;
+    mod quota;
+    mod semaphore;
+    mod spill;
+    mod throttle;
 }

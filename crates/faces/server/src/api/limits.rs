@@ -1,4 +1,4 @@
-//! `/v1/limits`: the rate limit rules, and single buckets.
+//! `/v1/limits`: the rate limit rules, single buckets, and how many requests are under way.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use runtime_http::{HttpApp, Json, Path, Result, Route};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
 use runtime_kernel::units;
+use runtime_limits::{CONCURRENCY, NamedLimit};
 use runtime_ratelimit::{RATE_LIMITS, RuleInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,10 +18,10 @@ const TAG: &str = "limits";
 pub(super) fn routes(app: &mut App) {
     app.route(
         Route::get("/v1/limits", list)
-            .summary("Lists the rate limit rules.")
+            .summary("Lists the rate limit rules, and the limits on requests under way.")
             .tag(TAG)
             .scope("limits:read")
-            .answers::<RuleList>(200, "The rules."),
+            .answers::<LimitList>(200, "The limits."),
     );
     app.route(
         Route::get("/v1/limits/{rule}/{subject}", peek)
@@ -53,11 +54,40 @@ struct Bucket {
     subject: String,
 }
 
-/// The rules.
+/// The limits.
 #[derive(Debug, Serialize, JsonSchema)]
-struct RuleList {
-    /// In the order they are written.
+struct LimitList {
+    /// The rate limit rules, in the order they are written.
     rules: Vec<RuleView>,
+    /// The limits on requests under way.
+    concurrency: Vec<ConcurrencyView>,
+}
+
+/// A limit on requests under way.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ConcurrencyView {
+    /// `server`, or a rule's name, or that and a route.
+    name: String,
+    /// How many may be under way now.
+    limit: u32,
+    /// How many are.
+    in_flight: u32,
+    /// How many wait.
+    waiting: usize,
+    /// How many have been turned away since the start.
+    rejected: u64,
+}
+
+impl From<NamedLimit> for ConcurrencyView {
+    fn from(NamedLimit { name, limit, .. }: NamedLimit) -> Self {
+        Self {
+            name,
+            limit: limit.limit(),
+            in_flight: limit.in_flight(),
+            waiting: limit.waiting(),
+            rejected: limit.rejected(),
+        }
+    }
 }
 
 /// A rule.
@@ -102,9 +132,13 @@ struct BucketView {
     reset_after: Duration,
 }
 
-async fn list(State(container): State<Container>) -> Result<Json<RuleList>> {
+async fn list(State(container): State<Container>) -> Result<Json<LimitList>> {
     let limits = container.get(RATE_LIMITS).await?;
-    Ok(Json(RuleList { rules: limits.rules().map(RuleView::from).collect() }))
+    let concurrency = container.get(CONCURRENCY).await?.limits();
+    Ok(Json(LimitList {
+        rules: limits.rules().map(RuleView::from).collect(),
+        concurrency: concurrency.into_iter().map(ConcurrencyView::from).collect(),
+    }))
 }
 
 async fn peek(State(container): State<Container>, Path(bucket): Path<Bucket>) -> Result<Json<BucketView>> {

@@ -1,4 +1,4 @@
-//! The HTTP API: jobs, keys, limits, breakers, probes and metrics.
+//! The HTTP API: jobs, keys, limits, quotas, breakers, probes and metrics.
 
 mod breakers;
 mod job_view;
@@ -6,6 +6,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod probes;
+mod quotas;
 mod schema;
 
 use runtime_kernel::app::App;
@@ -19,5 +20,6 @@ pub(crate) fn routes(app: &mut App) {
     jobs::routes(app);
     keys::routes(app);
     limits::routes(app);
+    quotas::routes(app);
     breakers::routes(app);
 }

@@ -96,3 +96,20 @@ async fn breakers_are_listed_and_take_orders() {
         house.request("PUT", "/v1/breakers/nosuch").json(&json!({ "state": "closed" })).send().await.unwrap();
     assert_eq!(unknown.status(), 404);
 }
+
+#[tokio::test]
+async fn requests_under_way_are_limited_and_operators_see_how_many() {
+    let rules = json!([{ "name": "jobs", "paths": ["/v1/jobs*"],
+        "limit": { "algorithm": "fixed", "initial": 3, "min": 3, "max": 3 } }]);
+    let house = House::start(&[("RUNTIME__LIMITS__RULES", rules.to_string().as_str())]).await;
+    assert_eq!(house.request("GET", "/v1/jobs").send().await.unwrap().status(), 200);
+    let listed: Value = house.request("GET", "/v1/limits").send().await.unwrap().json().await.unwrap();
+    let [server, jobs] = [&listed["concurrency"][0], &listed["concurrency"][1]];
+    assert_eq!(
+        (&server["name"], &server["limit"], &server["in_flight"]),
+        (&json!("server"), &json!(10_000), &json!(1))
+    );
+    assert_eq!((&jobs["name"], &jobs["limit"], &jobs["in_flight"]), (&json!("jobs"), &json!(3), &json!(0)));
+    let metrics = house.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"limits_concurrency_limit{limit="jobs"} 3"#), "{metrics}");
+}

@@ -115,3 +115,26 @@ async fn what_is_done_to_keys_and_keys_that_do_not_hold_are_on_the_audit_record(
     assert_eq!((&failed["outcome"], &failed["target"]["id"]), (&json!("denied"), &json!(id)));
     assert!(!text.contains(secret) && !text.contains(house.key()), "no secret is on record");
 }
+
+#[tokio::test]
+async fn every_tenant_sees_its_own_quotas() {
+    let quotas = r#"{"reports":{"limit":5,"per":"day","tenants":{"main/globex":7}},"storage":{"limit":10}}"#;
+    let mut variables = TENANTS.to_vec();
+    variables.push(("RUNTIME__LIMITS__QUOTAS", quotas));
+    let house = House::start(&variables).await;
+    for (tenant, limit) in [("acme", 5), ("globex", 7)] {
+        let answer = house.request("GET", "/v1/quotas").header("x-tenant", tenant).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        let reports = &answer["quotas"][0];
+        assert_eq!(
+            (&reports["name"], &reports["limit"], &reports["used"]),
+            (&json!("reports"), &json!(limit), &json!(0))
+        );
+        assert!(
+            reports["resets_at"].is_string() && answer["quotas"][1].get("resets_at").is_none(),
+            "{answer}"
+        );
+    }
+    let none = house.request("GET", "/v1/quotas").send().await.unwrap();
+    assert_eq!(none.json::<Value>().await.unwrap()["code"], "quota.no_tenant");
+}

@@ -39,6 +39,15 @@ pub const CIRCUIT_BREAKER_TRANSITIONS_TOTAL: &str = "circuit_breaker_transitions
 /// Counter `{rule, decision}` with decision `admitted`, `refused` or `would_refuse`: requests a limit judged.
 pub const RATELIMIT_DECISIONS_TOTAL: &str = "ratelimit_decisions_total";
 
+/// Gauge `{limit}`: how many requests may be under way.
+pub const LIMITS_CONCURRENCY_LIMIT: &str = "limits_concurrency_limit";
+/// Gauge `{limit}`: how many requests are.
+pub const LIMITS_CONCURRENCY_IN_FLIGHT: &str = "limits_concurrency_in_flight";
+/// Gauge `{limit}`: how many requests wait for a place.
+pub const LIMITS_CONCURRENCY_WAITING: &str = "limits_concurrency_waiting";
+/// Counter `{limit}`: requests that found no place.
+pub const LIMITS_CONCURRENCY_REJECTED_TOTAL: &str = "limits_concurrency_rejected_total";
+
 /// Histogram `{system, operation, outcome}`, seconds: statements.
 pub const DB_CLIENT_OPERATION_DURATION_SECONDS: &str = "db_client_operation_duration_seconds";
 /// Gauge `{pool, state}` with state `idle` or `used`: pooled connections.

@@ -8,6 +8,8 @@ const MEASURED: u32 = 3;
 const PATIENCE: u32 = 50;
 /// How many windows lie between two measurements.
 const EVERY: u32 = 300;
+/// After how many windows in a row at the least limit it is measured anew: the service has become slower.
+const STUCK: u32 = 5;
 
 /// The latency without a queue.
 ///
@@ -22,23 +24,30 @@ pub(crate) struct Baseline {
     measuring: bool,
     measured: u32,
     sum: f64,
+    /// Windows in a row that ended at the least limit.
+    stuck: u32,
 }
 
 impl Baseline {
     pub(crate) fn new() -> Self {
-        Self { latency: None, windows: 0, measuring: true, measured: 0, sum: 0.0 }
+        Self { latency: None, windows: 0, measuring: true, measured: 0, sum: 0.0, stuck: 0 }
     }
 
     pub(crate) fn is_measuring(&self) -> bool {
         self.measuring
     }
 
+    /// Is told where a window left the limit.
+    pub(crate) fn settled(&mut self, at_the_least: bool) {
+        self.stuck = if at_the_least { self.stuck + 1 } else { 0 };
+    }
+
     /// Looks at a window: the baseline, or nothing while it is being measured at `least` calls.
     pub(crate) fn observe(&mut self, sample: &Sample, least: u32) -> Option<f64> {
         self.windows += 1;
         if !self.measuring {
-            if self.windows >= EVERY {
-                (self.measuring, self.windows, self.measured, self.sum) = (true, 0, 0, 0.0);
+            if self.windows >= EVERY || self.stuck >= STUCK {
+                (self.measuring, self.windows, self.measured, self.sum, self.stuck) = (true, 0, 0, 0.0, 0);
                 return None;
             }
             return self.latency;

@@ -14,7 +14,7 @@ const SMOOTHING: f64 = 0.2;
 /// limit's square root (Netflix, "Performance Under Load", 2018; the room is Envoy's).
 ///
 /// Netflix's Gradient2 compares with the long-term average, which drifts upwards for as long as a service is
-/// overloaded. Here it is compared with what calls take at the least limit, measured every 300 windows.
+/// overloaded. Here it is compared with what calls take at the least limit, measured every 300 windows and after five in a row at the least.
 #[derive(Clone, Debug)]
 pub struct Gradient2 {
     limit: f64,
@@ -47,6 +47,7 @@ impl Algorithm for Gradient2 {
         let gradient = if sample.dropped { 0.5 } else { (TOLERANCE * unloaded / latency).clamp(0.5, 1.0) };
         let wanted = self.limit * gradient + self.limit.sqrt();
         self.limit = bounded(self.limit * (1.0 - SMOOTHING) + wanted * SMOOTHING, &self.bounds);
+        self.baseline.settled(whole(self.limit) == *self.bounds.start());
         self.limit()
     }
 }

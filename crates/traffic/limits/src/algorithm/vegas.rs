@@ -8,7 +8,7 @@ use super::{Algorithm, Sample, bounded, whole};
 /// Estimates the queue as `limit × (1 − unloaded / present latency)` and keeps it between three and six times the
 /// logarithm of the limit, as TCP Vegas does (Brakmo and Peterson, 1995; Netflix, "Performance Under Load", 2018).
 ///
-/// What calls take without load is measured at the least limit, every 300 windows.
+/// What calls take without load is measured at the least limit, every 300 windows and after five in a row at the least.
 #[derive(Clone, Debug)]
 pub struct Vegas {
     limit: f64,
@@ -52,6 +52,7 @@ impl Algorithm for Vegas {
             self.limit
         };
         self.limit = bounded(next, &self.bounds);
+        self.baseline.settled(whole(self.limit) == *self.bounds.start());
         self.limit()
     }
 }

@@ -60,7 +60,7 @@ fn vegas_grows_without_a_queue_stays_with_a_small_one_and_shrinks_with_a_long_on
 
 #[test]
 fn gradient_keeps_a_limit_that_is_not_used_and_gives_way_to_latency() {
-    let mut gradient = measured(Gradient2::new(100, 10..=200), 10, 100);
+    let mut gradient = measured(Gradient2::new(100, 2..=200), 2, 100);
     for _ in 0..20 {
         assert_eq!(gradient.update(&sample(10, 20)), 100, "less than half is used");
     }

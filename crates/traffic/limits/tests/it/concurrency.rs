@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime_kernel::{Error, ErrorKind, ManualClock};
-use runtime_limits::{AlgorithmConfig, ConcurrencyConfig, ConcurrencyLimit, Criticality};
+use runtime_limits::{AlgorithmConfig, ConcurrencyConfig, ConcurrencyLimit, Criticality, Overloaded};
 
 #[test]
 fn no_more_are_under_way_than_may_be_and_a_dropped_permit_makes_room() {
     let limit = ConcurrencyLimit::new(ConcurrencyConfig::fixed(2)).unwrap();
     let [a, b] = [(); 2].map(|()| limit.acquire(Criticality::CriticalPlus).unwrap());
     let refused = limit.acquire(Criticality::CriticalPlus).unwrap_err();
-    assert_eq!((refused.in_flight, refused.limit, limit.rejected()), (2, 2, 1));
+    assert_eq!(refused, Overloaded::Full { in_flight: 2, limit: 2 });
+    assert_eq!(limit.rejected(), 1);
     let error = Error::from(refused);
     assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, "limits.overloaded"));
     drop(a);

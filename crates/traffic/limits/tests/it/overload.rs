@@ -135,3 +135,46 @@ fn an_idle_service_does_not_inflate_its_limit() {
         assert!(idle.limits.iter().all(|limit| *limit <= 30), "{algorithm:?} {:?}", idle.limits);
     }
 }
+
+/// Netflix's `BlockingAdaptiveExecutorSimulation`: so many workers, calls of 50 to 150 ms, far more than they can do.
+#[test]
+fn netflix_executor_simulation() {
+    for (algorithm, workers) in [
+        (AlgorithmConfig::Aimd { timeout: Duration::from_millis(200) }, 20),
+        (AlgorithmConfig::Vegas, 50),
+        (AlgorithmConfig::Gradient2, 50),
+    ] {
+        let mut config = config(algorithm);
+        (config.initial, config.min) = (if workers == 20 { 10 } else { 100 }, 10);
+        let (clock, mut rng) = (ManualClock::new(), StdRng::seed_from_u64(5));
+        let limit = ConcurrencyLimit::with_clock(config, Arc::new(clock.clone())).unwrap();
+        let (mut busy, mut queue) = (BinaryHeap::new(), VecDeque::new());
+        let mut calls: Vec<Option<(u64, Permit)>> = Vec::new();
+        let (mut now, mut done, mut late) = (0u64, 0u64, Vec::new());
+        while now < 120_000_000 {
+            while let Ok(permit) = limit.acquire(Criticality::CriticalPlus) {
+                queue.push_back(calls.len());
+                calls.push(Some((now, permit)));
+            }
+            while busy.len() < workers
+                && let Some(id) = queue.pop_front()
+            {
+                busy.push(Reverse((now + rng.random_range(50_000..150_000), id)));
+            }
+            let Some(Reverse((at, id))) = busy.pop() else { break };
+            clock.advance(Duration::from_micros(at - now));
+            now = at;
+            let (began, permit) = calls[id].take().unwrap();
+            permit.succeeded();
+            if now > 30_000_000 {
+                done += 1;
+                late.push(now - began);
+            }
+        }
+        late.sort_unstable();
+        let (rate, p99) = (done as f64 / 90.0, late[late.len() * 99 / 100]);
+        let capacity = workers as f64 / 0.1;
+        assert!(rate > 0.9 * capacity, "{algorithm:?}: {rate} of {capacity} per second");
+        assert!(p99 < 350_000, "{algorithm:?}: p99 {p99} µs");
+    }
+}
