@@ -16,6 +16,7 @@ pub(crate) struct Head<'a> {
     request_id: Option<&'a HeaderValue>,
     timeout: Option<&'a HeaderValue>,
     grpc_timeout: Option<&'a HeaderValue>,
+    attempt: Option<&'a HeaderValue>,
     traceparent: Option<&'a HeaderValue>,
     traceparents: usize,
     /// Names and values, with `: ` and the line's end.
@@ -29,6 +30,7 @@ impl<'a> Head<'a> {
             request_id: None,
             timeout: None,
             grpc_timeout: None,
+            attempt: None,
             traceparent: None,
             traceparents: 0,
             size: 0,
@@ -40,6 +42,7 @@ impl<'a> Head<'a> {
                 "x-request-id" => &mut head.request_id,
                 "x-request-timeout" => &mut head.timeout,
                 "grpc-timeout" => &mut head.grpc_timeout,
+                "x-request-attempt" => &mut head.attempt,
                 "traceparent" => {
                     head.traceparents += 1;
                     &mut head.traceparent
@@ -95,6 +98,12 @@ impl<'a> Head<'a> {
             "n" => Some(Duration::from_nanos(n)),
             _ => None,
         }
+    }
+
+    /// Whether the caller asks again by itself: it says which attempt this is, of how many (`1/3`).
+    pub(crate) fn caller_retries(&self) -> bool {
+        let said = self.attempt.and_then(|value| value.to_str().ok()?.split_once('/'));
+        said.is_some_and(|(_, most)| most.parse::<u32>().is_ok_and(|most| most > 1))
     }
 
     /// Why a request is refused before anything is done for it.
@@ -164,6 +173,23 @@ fn is_host(value: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caller_that_asks_again_says_so() {
+        for (value, expected) in [
+            ("1/3", true),
+            ("3/3", true),
+            ("1/1", false),
+            ("1", false),
+            ("", false),
+            ("1/x", false),
+            ("1/-2", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-attempt", value.parse().unwrap());
+            assert_eq!(Head::of(&headers).caller_retries(), expected, "{value}");
+        }
+    }
 
     #[test]
     fn the_callers_patience_is_read_in_both_forms() {

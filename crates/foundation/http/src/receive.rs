@@ -110,6 +110,7 @@ impl Receive {
         let trace = head.trace();
         let refused = head.refusal(&parts.uri, parts.version, config);
         let budget = head.budget().map_or(config.request_timeout, |asked| asked.min(config.request_timeout));
+        let retries = head.caller_retries();
         let deadline = began.checked_add(budget).map_or(Deadline::NONE, Deadline::at);
         let log = config
             .access_log
@@ -122,7 +123,9 @@ impl Receive {
             }
             State::Refused { error: refused }
         } else {
-            let context = Context::from_parts(Source::Http, request_id, trace).with_deadline(deadline);
+            let context = Context::from_parts(Source::Http, request_id, trace)
+                .with_deadline(deadline)
+                .with_caller_retries(retries);
             parts.extensions.insert(context);
             if let Some(peer) = self.peer {
                 parts.extensions.insert(ConnectInfo(peer));

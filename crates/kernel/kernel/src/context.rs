@@ -98,6 +98,9 @@ pub struct Context {
     pub tenant: Option<Arc<TenantContext>>,
     /// What set it going.
     pub source: Source,
+    /// Whether the caller will ask again when this fails. Then nobody further down does: retries at every hop of a
+    /// chain multiply.
+    pub caller_retries: bool,
 }
 
 impl Context {
@@ -108,13 +111,28 @@ impl Context {
 
     /// Work that came with an id and a trace.
     pub fn from_parts(source: Source, request_id: RequestId, trace: TraceContext) -> Self {
-        Self { request_id, trace, deadline: Deadline::NONE, principal: None, tenant: None, source }
+        Self {
+            request_id,
+            trace,
+            deadline: Deadline::NONE,
+            principal: None,
+            tenant: None,
+            source,
+            caller_retries: false,
+        }
     }
 
     /// The same with a deadline that is no later than the present one.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = self.deadline.narrow(deadline);
+        self
+    }
+
+    /// The same for a caller that will, or will not, ask again when this fails.
+    #[must_use]
+    pub fn with_caller_retries(mut self, retries: bool) -> Self {
+        self.caller_retries = retries;
         self
     }
 

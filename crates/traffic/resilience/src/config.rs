@@ -28,6 +28,13 @@ pub struct RetryConfig {
     pub factor: f64,
     /// How the delay is spread, always inside `max_delay`. Default full.
     pub jitter: Jitter,
+    /// What takes the place of `base_delay` after the other side said it gets too much. Unless set, `base_delay`.
+    #[serde(with = "runtime_kernel::units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub throttle_base_delay: Option<Duration>,
+    /// How much longer than the policy's own delay a `Retry-After` may ask for. Unless set, only `max_retry_after`
+    /// bounds it.
+    #[serde(with = "runtime_kernel::units::duration_option", skip_serializing_if = "Option::is_none")]
+    pub retry_after_slack: Option<Duration>,
     /// The longest wait a `Retry-After` of the other side may ask for; longer ones are cut to it. Default 1 min.
     #[serde(with = "runtime_kernel::units::duration")]
     pub max_retry_after: Duration,
@@ -53,6 +60,8 @@ impl Default for RetryConfig {
             max_delay: Duration::from_secs(5),
             factor: 2.0,
             jitter: Jitter::Full,
+            throttle_base_delay: None,
+            retry_after_slack: None,
             max_retry_after: Duration::from_mins(1),
             attempt_timeout: None,
             total_timeout: None,
@@ -124,6 +133,9 @@ impl RetryConfig {
         }
         if self.max_delay < self.base_delay {
             return wrong("max_delay", "must not be less than `base_delay`");
+        }
+        if self.throttle_base_delay.is_some_and(|base| base > self.max_delay) {
+            return wrong("throttle_base_delay", "must not be more than `max_delay`");
         }
         if self.max_delay > YEAR {
             return wrong("max_delay", "must not be more than 366 days");

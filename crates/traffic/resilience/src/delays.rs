@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::config::Backoff;
 use crate::policy::RetryPolicy;
 
 /// The delays of one run, in order; ends after `max_attempts - 1` of them. Made by [`RetryPolicy::delays`].
@@ -22,19 +21,23 @@ impl<'a, R: Rng> Delays<'a, R> {
     }
 }
 
-impl<R: Rng> Iterator for Delays<'_, R> {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
+impl<R: Rng> Delays<'_, R> {
+    /// The next delay, grown from `base`.
+    pub(crate) fn next_from(&mut self, base: Duration) -> Option<Duration> {
         self.failed += 1;
         if self.failed >= self.policy.max_attempts() {
             self.failed = self.policy.max_attempts();
             return None;
         }
-        self.before = match self.policy.config().backoff {
-            Backoff::Decorrelated => self.policy.decorrelated_after(self.before, &mut self.rng),
-            _ => self.policy.delay(self.failed, &mut self.rng),
-        };
+        self.before = self.policy.next_delay_of(base, self.failed, self.before, &mut self.rng);
         Some(self.before)
+    }
+}
+
+impl<R: Rng> Iterator for Delays<'_, R> {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.next_from(self.policy.config().base_delay)
     }
 }

@@ -10,6 +10,9 @@ use pin_project_lite::pin_project;
 use runtime_kernel::{Deadline, Retry, SharedClock};
 use tower::{Layer, Service};
 
+use crate::budget::RetryBudget;
+use crate::config::PolicyError;
+use crate::hedge::{HedgeConfig, hedge};
 use crate::jitter::SharedRng;
 use crate::policy::RetryPolicy;
 use crate::run::Waits;
@@ -251,5 +254,95 @@ impl<P> RetryLayer<P> {
             Ok(answer) => answer,
             Err(_) => Err(self.replay.timed_out(bound)),
         }
+    }
+}
+
+/// Asks a second service of the same kind when the first is late, and takes the first answer. Only requests that
+/// [`Replay::again`] repeats are hedged; what is asked again is taken from a budget.
+#[derive(Clone, Debug)]
+pub struct HedgeLayer<P> {
+    config: HedgeConfig,
+    budget: Option<Arc<RetryBudget>>,
+    clock: SharedClock,
+    replay: P,
+}
+
+impl<P> HedgeLayer<P> {
+    /// A layer over its parts.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the key that is wrong.
+    pub fn new(
+        config: HedgeConfig,
+        budget: Option<Arc<RetryBudget>>,
+        clock: SharedClock,
+        replay: P,
+    ) -> Result<Self, PolicyError> {
+        config.check()?;
+        Ok(Self { config, budget, clock, replay })
+    }
+}
+
+impl<S, P: Clone> Layer<S> for HedgeLayer<P> {
+    type Service = HedgeService<S, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        HedgeService { inner, layer: Arc::new(self.clone()) }
+    }
+}
+
+/// The service [`HedgeLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct HedgeService<S, P> {
+    inner: S,
+    layer: Arc<HedgeLayer<P>>,
+}
+
+impl<S, P, Req> Service<Req> for HedgeService<S, P>
+where
+    S: Service<Req> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Response: Send,
+    S::Error: Send,
+    P: Replay<Req, S::Response, S::Error> + Sync,
+    Req: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Later<S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let layer = Arc::clone(&self.layer);
+        let (fresh, deadline) = (self.inner.clone(), layer.replay.deadline(&request));
+        let mut first = std::mem::replace(&mut self.inner, fresh.clone());
+        if let Some(budget) = layer.budget.as_deref().filter(|budget| budget.counts_calls()) {
+            budget.called(layer.clock.now());
+        }
+        // What may not be repeated is kept nowhere, and asked once.
+        let Some(kept) = layer.replay.again(&request) else { return Box::pin(first.call(request)) };
+        let mut ready = Some((first, request));
+        Box::pin(async move {
+            let replay = layer.replay.clone();
+            let attempt = move |_| {
+                let ready = ready.take();
+                let again = if ready.is_none() { replay.again(&kept) } else { None };
+                let again = again.map(|request| (fresh.clone(), request));
+                async move {
+                    if let Some((mut service, request)) = ready {
+                        return service.call(request).await.map_err(Some);
+                    }
+                    // It could be repeated before; one that cannot be any more ends its own attempt alone.
+                    let (mut service, request) = again.ok_or(None)?;
+                    std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(Some)?;
+                    service.call(request).await.map_err(Some)
+                }
+            };
+            let answer = hedge(layer.config, &*layer.clock, deadline, layer.budget.as_deref(), attempt).await;
+            answer.map_err(|error| error.unwrap_or_else(|| layer.replay.timed_out(Duration::ZERO)))
+        })
     }
 }

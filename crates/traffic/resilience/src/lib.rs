@@ -42,7 +42,7 @@ pub use guard::{
 pub use hedge::{HedgeConfig, hedge};
 pub use jitter::SharedRng;
 #[cfg(feature = "tower")]
-pub use layer::{Replay, RetryFuture, RetryLayer, RetryService};
+pub use layer::{HedgeLayer, HedgeService, Replay, RetryFuture, RetryLayer, RetryService};
 #[cfg(feature = "module")]
 pub use module::{PIPELINES, RETRY_POLICIES, ResilienceModule};
 pub use named::{PipelineConfig, Pipelines, ResilienceConfig, RetryPolicies, UnknownPolicy};

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use runtime_health::{Check, HealthApp, Outcome};
 use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::container::Token;
 use runtime_telemetry::MetricsApp;
 
-use crate::breaker::Transition;
+use crate::breaker::{BreakerState, Transition};
 use crate::jitter::SharedRng;
 use crate::metrics::BreakerMetrics;
 use crate::named::{Pipelines, ResilienceConfig, RetryPolicies};
@@ -47,8 +48,28 @@ impl Module for ResilienceModule {
         registry.collector(move || metrics.refresh());
         let policies = RetryPolicies::new(config).map_err(|error| fault(&error))?;
         app.services().value(RETRY_POLICIES, Arc::new(policies));
+        app.health_check(Check::from_fn("breakers", breakers(&pipelines)).optional());
         app.services().value(PIPELINES, pipelines);
         Ok(())
+    }
+}
+
+/// Degraded while a breaker is open; readiness does not suffer.
+fn breakers(pipelines: &Arc<Pipelines>) -> impl Fn() -> std::future::Ready<Outcome> + use<> {
+    let pipelines = Arc::clone(pipelines);
+    move || {
+        let open = pipelines.breakers().filter(|breaker| {
+            matches!(breaker.state(), BreakerState::Open | BreakerState::HalfOpen | BreakerState::ForcedOpen)
+        });
+        let open: Vec<_> =
+            open.map(|breaker| (breaker.name().to_owned(), breaker.state().as_str())).collect();
+        let start = match open.len() {
+            0 => Outcome::healthy(),
+            1 => Outcome::degraded("a circuit breaker is open"),
+            many => Outcome::degraded(format!("{many} circuit breakers are open")),
+        };
+        let outcome = open.into_iter().fold(start, |outcome, (name, state)| outcome.detail(name, state));
+        std::future::ready(outcome)
     }
 }
 

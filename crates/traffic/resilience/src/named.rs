@@ -7,6 +7,7 @@ use runtime_kernel::{Classify, Error, ErrorKind, SharedClock};
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::{BreakerConfig, CircuitBreaker, Transition};
+use crate::budget::BudgetConfig;
 use crate::bulkhead::{Bulkhead, BulkheadConfig};
 use crate::config::{PolicyError, RetryConfig};
 use crate::hedge::HedgeConfig;
@@ -16,7 +17,7 @@ use crate::policy::RetryPolicy;
 
 /// The section `resilience`: retry policies and pipelines by name.
 ///
-/// The policies `default`, `expensive`, `quick` and `conservative` exist unless redefined; others may be added.
+/// The policies `default`, `expensive`, `quick`, `conservative` and `aws` exist unless redefined; others may be added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -182,7 +183,7 @@ impl runtime_kernel::config::Section for ResilienceConfig {
 /// assert_eq!(policies.get("expensive").map(|policy| policy.max_attempts()), Ok(5));
 /// assert_eq!(
 ///     policies.get("expansive").map_err(|error| error.to_string()),
-///     Err("no retry policy `expansive`; there are conservative, default, expensive, quick".to_owned()),
+///     Err("no retry policy `expansive`; there are aws, conservative, default, expensive, quick".to_owned()),
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -249,7 +250,7 @@ impl RetryPolicies {
     }
 }
 
-fn well_known() -> [(&'static str, RetryConfig); 4] {
+fn well_known() -> [(&'static str, RetryConfig); 5] {
     let policy = |max_attempts, base_ms, max_secs, factor| RetryConfig {
         max_attempts,
         base_delay: Duration::from_millis(base_ms),
@@ -262,5 +263,20 @@ fn well_known() -> [(&'static str, RetryConfig); 4] {
         ("expensive", policy(5, 1_000, 10, 2.0)),
         ("quick", policy(2, 100, 1, 2.0)),
         ("conservative", policy(3, 2_000, 30, 3.0)),
+        ("aws", aws()),
     ]
+}
+
+/// The constants of the AWS SDKs' standard retries of 2026: a purse of 500 tokens, 14 for a transient failure and 5 after
+/// throttling, which waits from 1 s instead of 50 ms; a `Retry-After` counts up to 5 s beyond the own delay.
+fn aws() -> RetryConfig {
+    RetryConfig {
+        max_attempts: 3,
+        base_delay: Duration::from_millis(50),
+        throttle_base_delay: Some(Duration::from_secs(1)),
+        max_delay: Duration::from_secs(20),
+        retry_after_slack: Some(Duration::from_secs(5)),
+        budget: Some(BudgetConfig::Tokens { capacity: 500, cost: 14, throttled_cost: 5 }),
+        ..RetryConfig::default()
+    }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use runtime_kernel::{Classify, Deadline, Retry, SharedClock, SystemClock};
+use runtime_kernel::{Classify, Context, Deadline, Retry, SharedClock, SystemClock};
 
 use crate::breaker::{CircuitBreaker, Outcome};
 use crate::bulkhead::Bulkhead;
@@ -140,13 +140,64 @@ impl Pipeline {
         E: Classify,
         W: Future<Output = Result<T, E>>,
     {
+        self.guard(deadline, true, operation).await
+    }
+
+    /// The same for a piece of work: until its deadline, and with one attempt when its caller asks again by itself,
+    /// for retries at every hop of a chain multiply.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_for<T, E, W>(
+        &self,
+        context: &Context,
+        operation: impl Fn(u32) -> W,
+    ) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
+        self.guard(context.deadline, !context.caller_retries, operation).await
+    }
+
+    /// The same for what must not be done twice: one attempt, neither retried nor hedged.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_once<T, E, W>(
+        &self,
+        deadline: Deadline,
+        operation: impl FnOnce() -> W,
+    ) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
+        let own = self.timeout.map_or(Deadline::NONE, |timeout| Deadline::after(&*self.clock, timeout));
+        let deadline = deadline.narrow(own);
+        if deadline.is_expired(&*self.clock) {
+            return Err(Rejection::DeadlinePassed.into());
+        }
+        self.guarded(deadline, operation).await
+    }
+
+    async fn guard<T, E, W>(
+        &self,
+        deadline: Deadline,
+        again: bool,
+        operation: impl Fn(u32) -> W,
+    ) -> Result<T, Guarded<E>>
+    where
+        E: Classify,
+        W: Future<Output = Result<T, E>>,
+    {
         let clock = &*self.clock;
         let own = self.timeout.map_or(Deadline::NONE, |timeout| Deadline::after(clock, timeout));
         let deadline = deadline.narrow(own);
         if deadline.is_expired(clock) {
             return Err(Rejection::DeadlinePassed.into());
         }
-        if self.retry.max_attempts() == 1 {
+        if !again || self.retry.max_attempts() == 1 {
             return self.attempt(deadline, 1, &operation).await;
         }
         let mut waits = Waits::new(&self.retry, clock, self.rng.clone());

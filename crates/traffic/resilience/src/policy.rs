@@ -189,12 +189,16 @@ impl RetryPolicy {
     /// `max_attempts`. Decorrelated backoff, which depends on the delay before, walks its chain anew from the first
     /// retry (at most 64 steps: by then it has long forgotten where it began).
     pub fn delay(&self, attempt: u32, rng: &mut (impl Rng + ?Sized)) -> Duration {
+        self.delay_from(self.config.base_delay, attempt, rng)
+    }
+
+    /// The delay that `base` grows to.
+    fn delay_from(&self, base: Duration, attempt: u32, rng: &mut (impl Rng + ?Sized)) -> Duration {
         let attempt = attempt.max(1);
         if self.config.backoff == Backoff::Decorrelated {
-            return (0..attempt.min(64))
-                .fold(self.config.base_delay, |before, _| self.decorrelated_after(before, rng));
+            return (0..attempt.min(64)).fold(base, |before, _| self.decorrelated_after(base, before, rng));
         }
-        let full = self.unjittered(attempt);
+        let full = self.unjittered(base, attempt);
         match self.config.jitter {
             Jitter::None => full,
             Jitter::Equal => {
@@ -209,7 +213,8 @@ impl RetryPolicy {
     /// `None` when the attempts are used up or the verdict is [`Retry::Never`].
     ///
     /// [`Retry::Now`] waits nothing, [`Retry::Backoff`] the policy's own delay, and [`Retry::After`] what was asked
-    /// but no less than the policy's delay and no more than `max_retry_after` (or the delay, if that is longer).
+    /// but no less than the policy's delay, grown from `throttle_base_delay`, and no more than `max_retry_after` or that
+    /// delay and `retry_after_slack` (or the delay, if that is longer).
     pub fn next_delay(
         &self,
         attempt: u32,
@@ -223,7 +228,10 @@ impl RetryPolicy {
             Retry::Never => None,
             Retry::Now => Some(Duration::ZERO),
             Retry::Backoff => Some(self.delay(attempt, rng)),
-            Retry::After(asked) => Some(self.bounded(asked).max(self.delay(attempt, rng))),
+            Retry::After(asked) => {
+                let own = self.delay_from(self.base(verdict), attempt, rng);
+                Some(self.pushed_back(asked, own))
+            }
         }
     }
 
@@ -232,18 +240,50 @@ impl RetryPolicy {
         Delays::new(self, rng)
     }
 
-    pub(crate) fn bounded(&self, asked: Duration) -> Duration {
-        asked.min(self.config.max_retry_after)
+    /// What delays grow from after this verdict.
+    pub(crate) fn base(&self, verdict: Retry) -> Duration {
+        let throttled = matches!(verdict, Retry::After(_));
+        self.config.throttle_base_delay.filter(|_| throttled).unwrap_or(self.config.base_delay)
     }
 
-    pub(crate) fn decorrelated_after(&self, before: Duration, rng: &mut (impl Rng + ?Sized)) -> Duration {
-        let (base, cap) = (self.config.base_delay, self.config.max_delay);
+    /// What the other side asked for, within its bounds, and no less than our own delay.
+    pub(crate) fn pushed_back(&self, asked: Duration, own: Duration) -> Duration {
+        let slack = self.config.retry_after_slack.map_or(Duration::MAX, |slack| own.saturating_add(slack));
+        asked.min(self.config.max_retry_after).min(slack).max(own)
+    }
+
+    /// The same times and bounds, and one attempt.
+    #[must_use]
+    pub fn once(&self) -> Self {
+        Self::unchecked(RetryConfig { max_attempts: 1, budget: None, ..self.config.clone() })
+    }
+
+    pub(crate) fn next_delay_of(
+        &self,
+        base: Duration,
+        attempt: u32,
+        before: Duration,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Duration {
+        match self.config.backoff {
+            Backoff::Decorrelated => self.decorrelated_after(base, before.max(base), rng),
+            _ => self.delay_from(base, attempt, rng),
+        }
+    }
+
+    fn decorrelated_after(
+        &self,
+        base: Duration,
+        before: Duration,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Duration {
+        let cap = self.config.max_delay;
         // The cap bounds the range, not the draw, so that delays do not pile up on the cap itself.
         between(base, before.saturating_mul(3).clamp(base, cap), rng)
     }
 
-    fn unjittered(&self, attempt: u32) -> Duration {
-        let (base, cap) = (self.config.base_delay, self.config.max_delay);
+    fn unjittered(&self, base: Duration, attempt: u32) -> Duration {
+        let cap = self.config.max_delay;
         match self.config.backoff {
             Backoff::Constant | Backoff::Decorrelated => base,
             Backoff::Linear => base.saturating_mul(attempt).min(cap),

@@ -18,6 +18,8 @@ use crate::policy::RetryPolicy;
 /// at once instead. A first [`Retry::Now`] is free, the next in a row wait like [`Retry::Backoff`], so that nothing
 /// spins.
 ///
+/// When the context's caller asks again by itself, one attempt is made: retries at every hop of a chain multiply.
+///
 /// Cancel-safe: dropping the future drops the running attempt or the wait.
 ///
 /// # Errors
@@ -33,7 +35,8 @@ where
     E: Classify,
     Fut: Future<Output = Result<T, E>>,
 {
-    retry_with(policy, clock, context.deadline, rng, E::retry, operation).await
+    let once = context.caller_retries.then(|| policy.once());
+    retry_with(once.as_ref().unwrap_or(policy), clock, context.deadline, rng, E::retry, operation).await
 }
 
 /// As [`retry`], for any error: `classify` decides, and only the deadline of the context is needed.
@@ -153,11 +156,11 @@ impl<'a, R: Rng> Waits<'a, R> {
         if attempt >= self.policy.max_attempts() {
             return Err(Stop::Exhausted);
         }
-        let delay = self.delays.next().ok_or(Stop::Exhausted)?;
+        let delay = self.delays.next_from(self.policy.base(verdict)).ok_or(Stop::Exhausted)?;
         let free = verdict == Retry::Now && !self.at_once;
         self.at_once = verdict == Retry::Now;
         let wait = match verdict {
-            Retry::After(asked) => self.policy.bounded(asked).max(delay),
+            Retry::After(asked) => self.policy.pushed_back(asked, delay),
             _ if free => Duration::ZERO,
             _ => delay,
         };

@@ -13,6 +13,7 @@ mod it {
     mod breaker_model;
     mod budget;
     mod bulkhead;
+    mod chain;
     #[cfg(feature = "backoff")]
     mod compat;
     mod contention;

@@ -149,7 +149,8 @@ impl Declared {
     fn base(&self) -> Node {
         let mut base = self.defaults.clone();
         for (path, node) in self.defaults.leaves() {
-            if is_secret(&path, self.secret) && !node.to_json().is_null() {
+            // Only text can stand for what is not shown.
+            if is_secret(&path, self.secret) && node.to_json().is_string() {
                 base.remove(&path);
             }
         }

@@ -5,7 +5,9 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use runtime_kernel::{Clock, Retry, SystemClock};
-use runtime_resilience::{Jitter, Replay, RetryLayer, RetryPolicy, SharedRng};
+use runtime_resilience::{
+    BudgetConfig, HedgeConfig, HedgeLayer, Jitter, Replay, RetryBudget, RetryLayer, RetryPolicy, SharedRng,
+};
 use tower::{Layer, Service, ServiceExt};
 
 /// Refuses calls on an instance that was not polled ready, clones included.
@@ -100,6 +102,55 @@ async fn a_hanging_attempt_is_cut() {
     let start = SystemClock.now();
     assert_eq!(layer(2).layer(hang).oneshot(2).await, Err("timed out"));
     assert_eq!(SystemClock.now() - start, Duration::from_secs(11));
+}
+
+/// The first call is late by 500 ms, the others answer at once.
+fn late() -> impl Service<u32, Response = u32, Error = &'static str, Future: Send> + Clone + Send {
+    let asked = Arc::new(Mutex::new(0));
+    tower::service_fn(move |request: u32| {
+        let nth = {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            *asked
+        };
+        async move {
+            if nth == 1 {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Ok(request * 10 + nth)
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_asked_for_again_if_the_request_may_be_repeated_and_the_budget_allows() {
+    let tokens = |capacity| {
+        let config = BudgetConfig::Tokens { capacity, cost: 1, throttled_cost: 1 };
+        Some(Arc::new(RetryBudget::new(config).unwrap()))
+    };
+    let spent = tokens(1);
+    assert!(spent.as_ref().unwrap().spend(SystemClock.now(), Retry::Backoff));
+    for (request, budget, answer, took) in
+        [(2, None, 22, 100), (2, tokens(1), 22, 100), (3, None, 31, 500), (2, spent, 21, 500)]
+    {
+        let config = HedgeConfig::after(Duration::from_millis(100));
+        let layer = HedgeLayer::new(config, budget, SystemClock::shared(), Even).unwrap();
+        let start = SystemClock.now();
+        assert_eq!(layer.layer(late()).oneshot(request).await, Ok(answer), "{request}");
+        assert_eq!(SystemClock.now() - start, Duration::from_millis(took), "{request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedged_attempts_are_made_on_ready_services_and_the_last_error_is_passed_on() {
+    let layer =
+        HedgeLayer::new(HedgeConfig::after(Duration::from_millis(1)), None, SystemClock::shared(), Even)
+            .unwrap();
+    let inner = strict(1);
+    let log = Arc::clone(&inner.log);
+    assert_eq!(layer.layer(inner).oneshot(4).await, Ok(4), "one that fails is made again at once");
+    assert_eq!(log.lock().unwrap().len(), 2);
+    assert_eq!(layer.layer(strict(9)).oneshot(4).await, Err("down"));
 }
 
 #[test]

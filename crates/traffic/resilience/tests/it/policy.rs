@@ -5,7 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 use runtime_kernel::Retry;
-use runtime_resilience::{Backoff, Jitter, ResilienceConfig, RetryConfig, RetryPolicies, RetryPolicy};
+use runtime_resilience::{
+    Backoff, BudgetConfig, Jitter, ResilienceConfig, RetryConfig, RetryPolicies, RetryPolicy,
+};
 
 fn policy(json: &str) -> Result<RetryPolicy, serde_json::Error> {
     serde_json::from_str(json)
@@ -113,7 +115,7 @@ fn configured_policies_stand_beside_the_well_known() {
     let policies = RetryPolicies::new(config).unwrap();
     assert_eq!(
         policies.names().collect::<Vec<_>>(),
-        ["conservative", "default", "expensive", "mine", "quick"]
+        ["aws", "conservative", "default", "expensive", "mine", "quick"]
     );
     assert_eq!(policies.get("quick").unwrap().max_attempts(), 4);
     let bad = serde_json::from_str(r#"{"retry":{"mine":{"factor":0}}}"#).unwrap();
@@ -162,4 +164,37 @@ proptest! {
             before = delay;
         }
     }
+}
+
+/// The delays and bounds of the AWS SDKs' retries of 2026.
+#[test]
+fn the_aws_policy_waits_by_what_failed_and_bounds_what_is_asked() {
+    let policies = RetryPolicies::default();
+    let aws = policies.get("aws").unwrap().clone().with_jitter(Jitter::None).unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut after =
+        |attempt, verdict| aws.next_delay(attempt, verdict, &mut rng).map(|delay| delay.as_millis());
+    let asked = |millis| Retry::After(Duration::from_millis(millis));
+    for (attempt, verdict, expected, why) in [
+        (1, Retry::Backoff, Some(50), "a transient failure"),
+        (2, Retry::Backoff, Some(100), "and another"),
+        (3, Retry::Backoff, None, "three attempts"),
+        (1, asked(0), Some(1_000), "throttled, without a hint"),
+        (2, asked(0), Some(2_000), "and again"),
+        (1, asked(1_500), Some(1_500), "the hint lies within the bounds"),
+        (1, asked(60_000), Some(6_000), "no more than five seconds beyond the own delay"),
+    ] {
+        assert_eq!(after(attempt, verdict), expected, "{why}");
+    }
+    assert_eq!(
+        aws.budget().unwrap().config(),
+        BudgetConfig::Tokens { capacity: 500, cost: 14, throttled_cost: 5 }
+    );
+}
+
+#[test]
+fn a_throttled_base_beyond_the_cap_is_refused() {
+    let mut config = RetryConfig::default();
+    config.throttle_base_delay = Some(Duration::from_secs(6));
+    assert_eq!(RetryPolicy::new(config).unwrap_err().key, "throttle_base_delay");
 }
