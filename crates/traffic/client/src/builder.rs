@@ -1,18 +1,20 @@
 //! Puts a client together.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use runtime_kernel::SharedClock;
-use runtime_resilience::{RetryPolicy, SharedRng};
-use rustls::pki_types::CertificateDer;
+use runtime_resilience::{BulkheadConfig, Bulkheads, Pipeline, RetryPolicy, SharedRng};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig as TlsConfig, RootCertStore};
 
 use crate::client::{Client, Inner};
 use crate::config::ClientConfig;
 use crate::error::ClientError;
 use crate::guard::Guard;
+use crate::hook::Hook;
 use crate::resolve::{GuardedResolver, Lookup, SystemLookup};
 
 /// Puts a [`Client`] together.
@@ -23,7 +25,12 @@ pub struct ClientBuilder {
     lookup: Arc<dyn Lookup>,
     retry: RetryPolicy,
     rng: Option<SharedRng>,
+    pipelines: BTreeMap<String, Pipeline>,
+    hook: Option<Arc<dyn Hook>>,
 }
+
+/// How many hosts are counted at the same time.
+const MOST_HOSTS: usize = 4_096;
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,6 +47,8 @@ impl ClientBuilder {
             lookup: Arc::new(SystemLookup),
             retry: RetryPolicy::none(),
             rng: None,
+            pipelines: BTreeMap::new(),
+            hook: None,
         }
     }
 
@@ -64,6 +73,21 @@ impl ClientBuilder {
         self
     }
 
+    /// Guards the calls to a host (`api.example.com`, or with a port) by a pipeline: its own retries, breaker, bulkhead
+    /// and time-outs.
+    #[must_use]
+    pub fn pipeline(mut self, host: impl Into<String>, pipeline: Pipeline) -> Self {
+        self.pipelines.insert(host.into().to_ascii_lowercase(), pipeline);
+        self
+    }
+
+    /// Puts a hook between the client and the network: a cache, or recorded answers.
+    #[must_use]
+    pub fn hook(mut self, hook: impl Hook) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
     /// Draws jitter from this source.
     #[must_use]
     pub fn rng(mut self, rng: SharedRng) -> Self {
@@ -85,16 +109,32 @@ impl ClientBuilder {
         };
         let guard = Arc::new(guard);
         let tls = tls(&self.config)?;
-        let guarded = GuardedResolver { lookup: Arc::clone(&self.lookup), guard: Some(Arc::clone(&guard)) };
-        let named = GuardedResolver { lookup: self.lookup, guard: None };
+        let proxy_host = self.config.proxy.as_deref().and_then(|proxy| url::Url::parse(proxy).ok());
+        let proxy_host = proxy_host.and_then(|proxy| proxy.host_str().map(str::to_owned));
+        let guarded = GuardedResolver {
+            lookup: Arc::clone(&self.lookup),
+            guard: Some(Arc::clone(&guard)),
+            except: proxy_host,
+        };
+        let named = GuardedResolver { lookup: Arc::clone(&self.lookup), guard: None, except: None };
+        let wrong = |key, message: &str| ClientError::Config { key, message: message.to_owned() };
+        let (most, waiting) = (self.config.max_per_host, self.config.max_waiting_per_host);
+        let per_host = (most > 0).then(|| {
+            let places = BulkheadConfig::at_once(most).waiting(waiting, self.config.timeout);
+            Bulkheads::new(places, MOST_HOSTS).map_err(|error| wrong("max_per_host", error.message))
+        });
+        let rng = self.rng.unwrap_or_default();
         let inner = Inner {
+            pipeline: Pipeline::new().retry(self.retry).on(Arc::clone(&self.clock), rng),
+            pipelines: self.pipelines,
+            hook: self.hook,
+            per_host: per_host.transpose()?,
+            lookup: self.lookup,
             guarded: connector(&self.config, tls.clone(), guarded)?,
             named: connector(&self.config, tls, named)?,
             config: self.config,
             clock: self.clock,
             guard,
-            retry: self.retry,
-            rng: self.rng.unwrap_or_default(),
         };
         Ok(Client { inner: Arc::new(inner) })
     }
@@ -105,11 +145,20 @@ fn connector(
     tls: TlsConfig,
     resolver: GuardedResolver,
 ) -> Result<reqwest::Client, ClientError> {
-    reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder();
+    // None is taken from the environment.
+    builder = match &config.proxy {
+        None => builder.no_proxy(),
+        Some(url) => {
+            // The URL is not quoted: it may carry credentials.
+            let proxy = reqwest::Proxy::all(url.as_str())
+                .map_err(|_| ClientError::Config { key: "proxy", message: "must be a URL".to_owned() })?;
+            builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&config.no_proxy.join(","))))
+        }
+    };
+    builder
         .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::new(resolver))
-        // A proxy would resolve names itself, past the guard; none is taken from the environment.
-        .no_proxy()
         // Redirects are followed by us, so that each is judged.
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(config.connect_timeout)
@@ -133,11 +182,26 @@ fn tls(config: &ClientConfig) -> Result<TlsConfig, ClientError> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = TlsConfig::builder_with_provider(provider)
+    let builder = TlsConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut tls = match (&config.client_cert_file, &config.client_key_file) {
+        (Some(chain), Some(key)) => {
+            let wrong = |key| move |message| ClientError::Config { key, message };
+            let unread = |error: rustls::pki_types::pem::Error| format!("cannot be read: {error}");
+            let chain = CertificateDer::pem_file_iter(chain)
+                .and_then(Iterator::collect)
+                .map_err(unread)
+                .map_err(wrong("client_cert_file"))?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(unread).map_err(wrong("client_key_file"))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| error.to_string())
+                .map_err(wrong("client_cert_file"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
 }

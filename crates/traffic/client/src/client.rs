@@ -1,21 +1,23 @@
 //! The client: one call is attempts, each of which is hops.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
-use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use runtime_kernel::{Classify, Context, Deadline, Retry, SharedClock};
-use runtime_resilience::{Cause, RetryPolicy, SharedRng, retry_with};
+use http::{Method, StatusCode};
+use runtime_kernel::{Classify, Context, Deadline, ErrorKind, Retry, SharedClock};
+use runtime_resilience::{Bulkheads, Guarded, Pipeline, Rejection, Repeat, RetryPolicy};
+use url::Url;
 
 use crate::builder::ClientBuilder;
 use crate::config::ClientConfig;
 use crate::error::{ClientError, Phase};
 use crate::guard::Guard;
+use crate::hook::{Hook, Outgoing};
 use crate::redirect::Hop;
 use crate::request::RequestBuilder;
+use crate::resolve::Lookup;
 use crate::response::Response;
 use crate::retry_after::verdict;
 
@@ -33,8 +35,12 @@ pub(crate) struct Inner {
     pub(crate) config: ClientConfig,
     pub(crate) clock: SharedClock,
     pub(crate) guard: Arc<Guard>,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) rng: SharedRng,
+    /// What guards calls to hosts that have no pipeline of their own.
+    pub(crate) pipeline: Pipeline,
+    pub(crate) pipelines: BTreeMap<String, Pipeline>,
+    pub(crate) hook: Option<Arc<dyn Hook>>,
+    pub(crate) per_host: Option<Bulkheads>,
+    pub(crate) lookup: Arc<dyn Lookup>,
 }
 
 impl fmt::Debug for Client {
@@ -55,10 +61,41 @@ pub(crate) struct Call {
     pub(crate) limit: u64,
 }
 
-/// A failed attempt, as the retry loop sees it. The answer itself, if there was one, waits beside the loop.
+/// A failed attempt, as the pipeline sees it.
 enum Failed {
-    Error(ClientError),
-    Status(Retry),
+    Error(ClientError, Retry),
+    /// An answer that says it may go better another time.
+    Status(Box<Response>, Retry),
+}
+
+impl Classify for Failed {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Error(error, _) => error.kind(),
+            Self::Status(response, _) => match response.status() {
+                StatusCode::TOO_MANY_REQUESTS => ErrorKind::RateLimited,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorKind::Timeout,
+                _ => ErrorKind::Unavailable,
+            },
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        "client.failed"
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Error(_, retry) | Self::Status(_, retry) => *retry,
+        }
+    }
+}
+
+/// Which attempt of how many.
+#[derive(Clone, Copy)]
+struct Attempt {
+    number: u32,
+    most: u32,
 }
 
 impl Client {
@@ -99,60 +136,58 @@ impl Client {
         let inner = &*self.inner;
         inner.guard.check_url(&call.hop.url)?;
         let repeatable = call.repeatable.unwrap_or_else(|| is_repeatable(&call.hop));
-        let policy = call.retry.as_ref().unwrap_or(&inner.retry);
-        let answered = Mutex::new(None);
-        let keep = |response: Option<Response>| {
-            std::mem::replace(&mut *answered.lock().unwrap_or_else(PoisonError::into_inner), response)
+        let repeat = if call.hop.body.is_stream() || (context.caller_retries && call.retry.is_none()) {
+            Repeat::Never
+        } else if repeatable {
+            Repeat::Always
+        } else {
+            Repeat::Unsent
         };
-        let classify = |failed: &Failed| match failed {
-            Failed::Status(retry) => *retry,
-            // What may have reached the other side is repeated only when that does no harm.
-            Failed::Error(error) if repeatable || error.is_unsent() => error.retry(),
-            Failed::Error(_) => Retry::Never,
-        };
-        let attempt = |_| {
-            keep(None);
-            async {
-                let response = self.follow(context, &call).await.map_err(Failed::Error)?;
-                match verdict(response.status(), response.headers(), inner.clock.utc()).filter(|_| repeatable)
-                {
-                    None => Ok(response),
-                    Some(retry) => {
-                        keep(Some(response));
-                        Err(Failed::Status(retry))
-                    }
+        let pipeline = inner.pipeline_of(&call.hop.url);
+        let own = call.retry.as_ref().map(|policy| pipeline.clone().retry(policy.clone()));
+        let pipeline = own.as_ref().unwrap_or(pipeline);
+        let most = if repeat == Repeat::Never { 1 } else { pipeline.retry_policy().max_attempts() };
+        let attempt = async |number| {
+            let answer = self.follow(context, &call, Attempt { number, most }).await;
+            let response = answer.map_err(|error| {
+                // What may have reached the other side is repeated only when that does no harm.
+                let harmless = repeat == Repeat::Always || error.is_unsent();
+                let retry = if harmless { error.retry() } else { Retry::Never };
+                Failed::Error(error, retry)
+            })?;
+            match verdict(response.status(), response.headers(), inner.clock.utc()) {
+                None => Ok(response),
+                Some(retry) => {
+                    let retry = if repeat == Repeat::Always { retry } else { Retry::Never };
+                    Err(Failed::Status(Box::new(response), retry))
                 }
             }
         };
-        // An attempt that timed out is repeated by the loop itself, so one that may not be gets no other.
-        let single = RetryPolicy::none();
-        let bounded =
-            policy.attempt_timeout().and_then(|timeout| single.clone().with_attempt_timeout(timeout).ok());
-        let policy = match (repeatable, bounded.as_ref()) {
-            (false, Some(bounded)) => bounded,
-            _ => policy,
-        };
-        let result =
-            retry_with(policy, &*inner.clock, call.deadline, &mut inner.rng.clone(), classify, attempt).await;
-        let error = match result {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        match error.into_last() {
-            Cause::Failed(Failed::Error(error)) => Err(error),
-            Cause::Failed(Failed::Status(_)) => keep(None).ok_or(ClientError::Deadline),
-            Cause::TimedOut(after) => Err(ClientError::Timeout { phase: Phase::Attempt, after }),
-            Cause::Deadline => Err(ClientError::Deadline),
+        let host = || call.hop.url.host_str().unwrap_or_default().to_owned();
+        match pipeline.run_with(repeat, call.deadline, attempt).await {
+            Ok(response) => Ok(response),
+            Err(Guarded::Failed(Failed::Status(response, _))) => Ok(*response),
+            Err(Guarded::Failed(Failed::Error(error, _))) => Err(error),
+            Err(Guarded::Rejected(Rejection::DeadlinePassed)) => Err(ClientError::Deadline),
+            Err(Guarded::Rejected(Rejection::TimedOut { after })) => {
+                Err(ClientError::Timeout { phase: Phase::Attempt, after })
+            }
+            Err(Guarded::Rejected(rejection)) => Err(ClientError::Rejected { host: host(), rejection }),
         }
     }
 
     /// One attempt: the request and the redirects that answer it, each judged before it is followed.
-    async fn follow(&self, context: &Context, call: &Call) -> Result<Response, ClientError> {
+    async fn follow(
+        &self,
+        context: &Context,
+        call: &Call,
+        attempt: Attempt,
+    ) -> Result<Response, ClientError> {
         let inner = &*self.inner;
         let mut hop = call.hop.clone();
         for _ in 0..=inner.config.max_redirects {
             inner.guard.check_url(&hop.url)?;
-            let response = self.exchange(context, call, &hop).await?;
+            let response = self.exchange(context, call, &hop, attempt).await?;
             let next = if inner.config.max_redirects == 0 {
                 None
             } else {
@@ -166,20 +201,46 @@ impl Client {
         Err(ClientError::TooManyRedirects(inner.config.max_redirects))
     }
 
-    async fn exchange(&self, context: &Context, call: &Call, hop: &Hop) -> Result<Response, ClientError> {
+    async fn exchange(
+        &self,
+        context: &Context,
+        call: &Call,
+        hop: &Hop,
+        attempt: Attempt,
+    ) -> Result<Response, ClientError> {
         let inner = &*self.inner;
+        let outgoing =
+            Outgoing { method: &hop.method, url: &hop.url, headers: &hop.headers, body: hop.body.bytes() };
+        if let Some(hook) = &inner.hook
+            && let Some(stored) = hook.answer(outgoing).await?
+        {
+            return Response::stored(stored, &hop.url, call, inner);
+        }
         let host = hop.url.host_str().unwrap_or_default();
         let port = hop.url.port_or_known_default().unwrap_or(0);
+        let named = inner.guard.names_host(host, port);
+        if inner.config.proxy.is_some() && !named {
+            inner.judge(host, &hop.url, call.deadline).await?;
+        }
+        let place = match &inner.per_host {
+            None => None,
+            Some(places) => {
+                let rejected = |rejection| match rejection {
+                    Rejection::DeadlinePassed => ClientError::Deadline,
+                    rejection => ClientError::Rejected { host: host.to_owned(), rejection },
+                };
+                let places = places.get(&format!("{host}:{port}")).map_err(rejected)?;
+                Some(places.enter(&*inner.clock, call.deadline).await.map_err(rejected)?)
+            }
+        };
         let mut request = reqwest::Request::new(hop.method.clone(), hop.url.clone());
         *request.headers_mut() = hop.headers.clone();
         if inner.config.propagate {
             let left = call.deadline.remaining(&*inner.clock);
-            propagate(request.headers_mut(), context, left);
+            propagate(request.headers_mut(), context, left, attempt);
         }
-        if !hop.body.is_empty() {
-            *request.body_mut() = Some(hop.body.clone().into());
-        }
-        let pool = if inner.guard.names_host(host, port) { &inner.named } else { &inner.guarded };
+        *request.body_mut() = hop.body.to_send()?;
+        let pool = if named { &inner.named } else { &inner.guarded };
         let sent = call
             .deadline
             .run(&*inner.clock, pool.execute(request))
@@ -187,7 +248,40 @@ impl Client {
             .map_err(|_| ClientError::Deadline)?;
         let response =
             sent.map_err(|error| ClientError::from_reqwest(error, host, inner.config.connect_timeout))?;
-        Response::new(response, host, call, inner)
+        let response = Response::new(response, host, call, inner, place)?;
+        match &inner.hook {
+            Some(hook) if hook.wants(outgoing, response.status(), response.headers()) => {
+                let (stored, url) = response.into_stored().await?;
+                hook.keep(outgoing, &stored).await;
+                Response::stored(stored, &url, call, inner)
+            }
+            _ => Ok(response),
+        }
+    }
+}
+
+impl Inner {
+    fn pipeline_of(&self, url: &Url) -> &Pipeline {
+        if self.pipelines.is_empty() {
+            return &self.pipeline;
+        }
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or(0);
+        let own = self.pipelines.get(&format!("{host}:{port}")).or_else(|| self.pipelines.get(host));
+        own.unwrap_or(&self.pipeline)
+    }
+
+    /// Judges the addresses a name has for us: the proxy, which connects, will not ask.
+    async fn judge(&self, host: &str, url: &Url, deadline: Deadline) -> Result<(), ClientError> {
+        // The guard has judged addresses by the URL.
+        if !matches!(url.host(), Some(url::Host::Domain(_))) {
+            return Ok(());
+        }
+        let found = deadline.run(&*self.clock, self.lookup.lookup(host)).await;
+        let found = found.map_err(|_| ClientError::Deadline)?;
+        let found = found.map_err(|source| ClientError::Unknown { host: host.to_owned(), source })?;
+        found.iter().try_for_each(|address| self.guard.check_address(host, address.ip()))?;
+        Ok(())
     }
 }
 
@@ -199,8 +293,14 @@ fn is_repeatable(hop: &Hop) -> bool {
     ) || hop.headers.contains_key("idempotency-key")
 }
 
-/// Trace under a span of its own, request id and the time left; what the request set itself stays.
-fn propagate(headers: &mut HeaderMap, context: &Context, left: Option<std::time::Duration>) {
+/// Trace under a span of its own, request id, the time left, and which attempt it is of how many, so that those further
+/// down do not retry as well; what the request set itself stays.
+fn propagate(
+    headers: &mut HeaderMap,
+    context: &Context,
+    left: Option<std::time::Duration>,
+    attempt: Attempt,
+) {
     let mut set = |name: &'static str, value: Option<String>| {
         let name = HeaderName::from_static(name);
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
@@ -212,4 +312,8 @@ fn propagate(headers: &mut HeaderMap, context: &Context, left: Option<std::time:
     set("tracestate", trace.state().map(ToOwned::to_owned));
     set("x-request-id", Some(context.request_id.to_string()));
     set("x-request-timeout", left.map(|left| left.as_millis().to_string()));
+    // Under one that retries, all below it know as much, whoever asks again here.
+    let Attempt { number, most } = attempt;
+    let announced = if most > 1 { Some(format!("{number}/{most}")) } else { None };
+    set("x-request-attempt", announced.or_else(|| context.caller_retries.then(|| "1/2".to_owned())));
 }

@@ -1,5 +1,6 @@
 //! The section `client`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,25 @@ pub struct ClientConfig {
     /// How long an idle connection is kept. Default 90 s.
     #[serde(with = "runtime_kernel::units::duration")]
     pub pool_idle_timeout: Duration,
+    /// How many requests may be under way per host; 0, as by default, for any number. Over HTTP/1.1 that is how many
+    /// connections there are.
+    pub max_per_host: usize,
+    /// How many more may wait for their turn, per host. Default 100.
+    pub max_waiting_per_host: usize,
+    /// A proxy every request goes through: `http://host:port`. None by default, none from the environment. The guard
+    /// judges the addresses we see; the proxy resolves names itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// Hosts that are called past the proxy: names, `.domains`, addresses, networks. Empty by default.
+    pub no_proxy: Vec<String>,
+    /// Our own certificate chain (PEM), for servers that ask for one; with `client_key_file`. None by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert_file: Option<PathBuf>,
+    /// The key (PEM) of that certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key_file: Option<PathBuf>,
+    /// The pipeline (section `resilience.pipeline`) that guards the calls to a host: by host, or `host:port`.
+    pub pipelines: BTreeMap<String, String>,
     /// Which targets may be called at all. Default `public`.
     pub guard: GuardMode,
     /// Targets that may be called although the guard would refuse them: networks (`10.0.0.0/8`), addresses, hosts,
@@ -70,6 +90,13 @@ impl Default for ClientConfig {
             max_redirects: 5,
             pool_max_idle_per_host: 32,
             pool_idle_timeout: Duration::from_secs(90),
+            max_per_host: 0,
+            max_waiting_per_host: 100,
+            proxy: None,
+            no_proxy: Vec::new(),
+            client_cert_file: None,
+            client_key_file: None,
+            pipelines: BTreeMap::new(),
             guard: GuardMode::Public,
             allow_private: Vec::new(),
             allow_ports: Vec::new(),
@@ -95,6 +122,12 @@ impl ClientConfig {
         }
         if self.max_redirects > 20 {
             return Err(("max_redirects", "must not be more than 20".to_owned()));
+        }
+        if self.client_cert_file.is_some() != self.client_key_file.is_some() {
+            return Err(("client_cert_file", "and `client_key_file` go together".to_owned()));
+        }
+        if self.max_per_host > 1_000_000 || self.max_waiting_per_host > 1_000_000 {
+            return Err(("max_per_host", "must be at most 1000000".to_owned()));
         }
         if http::HeaderValue::from_str(&self.user_agent).is_err() {
             return Err(("user_agent", "must be a header value".to_owned()));

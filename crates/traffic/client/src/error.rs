@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use runtime_kernel::units::ByteSize;
 use runtime_kernel::{Classify, ErrorKind, Retry};
+use runtime_resilience::Rejection;
 
 use crate::guard::Refusal;
 
@@ -25,6 +26,31 @@ pub enum ClientError {
     /// The target may not be called.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The call was not made: the circuit breaker is open, or too many are under way.
+    #[error("`{host}` is not called: {rejection}")]
+    Rejected {
+        /// The host.
+        host: String,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The body is a stream that has been sent: it cannot be sent again.
+    #[error("the body is a stream and was sent already")]
+    BodySent,
+    /// The request was not recorded, or less often than it is made.
+    #[error("nothing was recorded for `{request}`")]
+    NoFixture {
+        /// Method, host and path.
+        request: String,
+    },
+    /// Recorded answers cannot be read.
+    #[error("the recorded answers in {} cannot be read: {why}", path.display())]
+    Fixtures {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        why: String,
+    },
     /// No connection came up: the name, the network or TLS.
     #[error("no connection to `{host}`")]
     Connect {
@@ -33,6 +59,15 @@ pub enum ClientError {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// The name has no address.
+    #[error("`{host}` has no address")]
+    Unknown {
+        /// The host.
+        host: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// It took too long.
     #[error("{phase} took longer than {after:?}")]
@@ -96,9 +131,13 @@ impl std::fmt::Display for Phase {
 impl Classify for ClientError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config { .. } | Self::Request(_) => ErrorKind::Invalid,
+            Self::Config { .. } | Self::Request(_) | Self::Fixtures { .. } => ErrorKind::Invalid,
+            Self::Rejected { rejection, .. } => rejection.kind(),
+            Self::BodySent => ErrorKind::Unsupported,
+            Self::NoFixture { .. } => ErrorKind::NotFound,
             Self::Refused(_) => ErrorKind::Forbidden,
             Self::Connect { .. }
+            | Self::Unknown { .. }
             | Self::Broken { .. }
             | Self::TooManyRedirects(_)
             | Self::BadRedirect
@@ -108,12 +147,16 @@ impl Classify for ClientError {
         }
     }
 
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Config { .. } => "client.invalid_config",
             Self::Request(_) => "client.invalid_request",
             Self::Refused(_) => "client.target_refused",
-            Self::Connect { .. } => "client.connect_failed",
+            Self::Rejected { rejection, .. } => rejection.code(),
+            Self::BodySent => "client.body_sent",
+            Self::NoFixture { .. } => "client.no_fixture",
+            Self::Fixtures { .. } => "client.fixtures",
+            Self::Connect { .. } | Self::Unknown { .. } => "client.connect_failed",
             Self::Timeout { .. } => "client.timeout",
             Self::Deadline => "deadline.exceeded",
             Self::TooLarge { .. } => "client.response_too_large",
@@ -126,7 +169,10 @@ impl Classify for ClientError {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => Retry::Backoff,
+            Self::Connect { .. } | Self::Unknown { .. } | Self::Broken { .. } | Self::Timeout { .. } => {
+                Retry::Backoff
+            }
+            Self::Rejected { rejection, .. } => rejection.retry(),
             _ => Retry::Never,
         }
     }
@@ -137,7 +183,10 @@ runtime_kernel::into_error!(ClientError);
 impl ClientError {
     /// Whether the request cannot have reached the other side.
     pub(crate) fn is_unsent(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Timeout { phase: Phase::Connect, .. })
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Unknown { .. } | Self::Timeout { phase: Phase::Connect, .. }
+        )
     }
 
     /// Sorts out what the library reports; a refusal by the resolver lies somewhere down its chain of causes.

@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod body;
 mod builder;
 mod client;
 mod config;
 mod error;
+#[cfg(feature = "fixtures")]
+mod fixtures;
 mod guard;
+mod hook;
 #[cfg(feature = "module")]
 mod module;
 mod redirect;
@@ -19,7 +23,10 @@ pub use builder::ClientBuilder;
 pub use client::Client;
 pub use config::{ClientConfig, GuardMode};
 pub use error::{ClientError, Phase};
+#[cfg(feature = "fixtures")]
+pub use fixtures::Fixtures;
 pub use guard::{AllowError, Guard, Refusal};
+pub use hook::{Hook, Outgoing, Stored};
 #[cfg(feature = "module")]
 pub use module::{ClientModule, HTTP_CLIENT};
 pub use request::RequestBuilder;

@@ -1,6 +1,5 @@
 //! Where a redirect leads, and what may go along (RFC 9110 §15.4, Fetch §4.4).
 
-use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
     COOKIE, LOCATION, PROXY_AUTHORIZATION,
@@ -8,6 +7,7 @@ use http::header::{
 use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 
+use crate::body::Body;
 use crate::error::ClientError;
 
 /// One hop of a call.
@@ -16,7 +16,7 @@ pub(crate) struct Hop {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub(crate) body: Body,
 }
 
 impl Hop {
@@ -39,7 +39,7 @@ impl Hop {
         };
         if becomes_get {
             next.method = Method::GET;
-            next.body = Bytes::new();
+            next.body = Body::EMPTY;
             for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION] {
                 next.headers.remove(name);
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_core::Stream;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use runtime_kernel::units::ByteSize;
@@ -11,6 +12,7 @@ use runtime_resilience::RetryPolicy;
 use serde::Serialize;
 use url::Url;
 
+use crate::body::Body;
 use crate::client::{Call, Client};
 use crate::error::ClientError;
 use crate::redirect::Hop;
@@ -24,7 +26,7 @@ pub struct RequestBuilder {
     method: Method,
     url: Result<Url, String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
     timeout: Option<Duration>,
     retry: Option<RetryPolicy>,
     repeatable: Option<bool>,
@@ -39,7 +41,7 @@ impl RequestBuilder {
             method,
             url: check(url),
             headers: HeaderMap::new(),
-            body: Bytes::new(),
+            body: Body::EMPTY,
             timeout: None,
             retry: None,
             repeatable: None,
@@ -62,14 +64,25 @@ impl RequestBuilder {
 
     /// Sets the body. It is kept in memory, so that it can be sent again.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
+        self.body = Body::Bytes(body.into());
+        self
+    }
+
+    /// Sets a body that is sent as it comes. It is sent once: such a request is neither retried nor follows a redirect
+    /// that would send it again.
+    pub fn body_stream<S, E>(mut self, stream: S) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        self.body = Body::stream(stream);
         self
     }
 
     /// Sets a JSON body and its content type.
     pub fn json(mut self, value: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => self.body = body.into(),
+            Ok(body) => self.body = Body::Bytes(body.into()),
             Err(error) => self.wrong = Some(format!("the body is not JSON: {error}")),
         }
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

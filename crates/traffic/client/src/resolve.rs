@@ -34,12 +34,15 @@ impl Lookup for SystemLookup {
 pub(crate) struct GuardedResolver {
     pub(crate) lookup: Arc<dyn Lookup>,
     pub(crate) guard: Option<Arc<Guard>>,
+    /// The host that is not judged: the proxy's.
+    pub(crate) except: Option<String>,
 }
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_owned();
-        let (found, guard) = (self.lookup.lookup(&host), self.guard.clone());
+        let judged = self.except.as_deref() != Some(host.as_str());
+        let (found, guard) = (self.lookup.lookup(&host), self.guard.clone().filter(|_| judged));
         Box::pin(async move {
             // Port 0 makes the connector use the URL's own.
             let found = found.await?.into_iter().map(|address| SocketAddr::new(address.ip(), 0));

@@ -34,5 +34,8 @@ pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
         return None;
     }
     let asked = headers.get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?, now));
-    Some(asked.map_or(Retry::Backoff, Retry::After))
+    // Too many requests is throttling even without a hint of how long.
+    let otherwise =
+        if status == StatusCode::TOO_MANY_REQUESTS { Retry::After(Duration::ZERO) } else { Retry::Backoff };
+    Some(asked.map_or(otherwise, Retry::After))
 }

@@ -11,10 +11,14 @@ mod it {
     mod address;
     mod body;
     mod calls;
+    mod dependencies;
     mod guard;
+    mod hooks;
     #[cfg(feature = "module")]
     mod module;
     mod redirects;
     mod retries;
     mod server;
+    mod streams;
+    mod ways;
 }

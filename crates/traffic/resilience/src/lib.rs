@@ -46,7 +46,7 @@ pub use layer::{HedgeLayer, HedgeService, Replay, RetryFuture, RetryLayer, Retry
 #[cfg(feature = "module")]
 pub use module::{PIPELINES, RETRY_POLICIES, ResilienceModule};
 pub use named::{PipelineConfig, Pipelines, ResilienceConfig, RetryPolicies, UnknownPolicy};
-pub use pipeline::Pipeline;
+pub use pipeline::{Pipeline, Repeat};
 pub use policy::RetryPolicy;
 pub use rejection::{Guarded, Rejection};
 pub use run::{retry, retry_with};

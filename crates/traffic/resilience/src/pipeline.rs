@@ -56,6 +56,19 @@ pub struct Pipeline {
     rng: SharedRng,
 }
 
+/// What may be done more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Repeat {
+    /// Nothing: one attempt, neither retried nor hedged.
+    Never,
+    /// What has not reached the other side, which the error must know: [`Classify::retry`] says `Never` for all else.
+    /// Neither hedged, nor repeated after a time-out.
+    Unsent,
+    /// Everything: it is idempotent.
+    Always,
+}
+
 impl Default for Pipeline {
     fn default() -> Self {
         Self::new()
@@ -114,6 +127,11 @@ impl Pipeline {
         self
     }
 
+    /// The retry policy.
+    pub fn retry_policy(&self) -> &RetryPolicy {
+        &self.retry
+    }
+
     /// Another clock and source of jitter, for tests.
     #[must_use]
     pub fn on(mut self, clock: SharedClock, rng: SharedRng) -> Self {
@@ -140,7 +158,7 @@ impl Pipeline {
         E: Classify,
         W: Future<Output = Result<T, E>>,
     {
-        self.guard(deadline, true, operation).await
+        self.run_with(Repeat::Always, deadline, operation).await
     }
 
     /// The same for a piece of work: until its deadline, and with one attempt when its caller asks again by itself,
@@ -157,34 +175,18 @@ impl Pipeline {
         E: Classify,
         W: Future<Output = Result<T, E>>,
     {
-        self.guard(context.deadline, !context.caller_retries, operation).await
+        let repeat = if context.caller_retries { Repeat::Never } else { Repeat::Always };
+        self.run_with(repeat, context.deadline, operation).await
     }
 
-    /// The same for what must not be done twice: one attempt, neither retried nor hedged.
+    /// The same for what may not simply be done twice.
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn run_once<T, E, W>(
+    pub async fn run_with<T, E, W>(
         &self,
+        repeat: Repeat,
         deadline: Deadline,
-        operation: impl FnOnce() -> W,
-    ) -> Result<T, Guarded<E>>
-    where
-        E: Classify,
-        W: Future<Output = Result<T, E>>,
-    {
-        let own = self.timeout.map_or(Deadline::NONE, |timeout| Deadline::after(&*self.clock, timeout));
-        let deadline = deadline.narrow(own);
-        if deadline.is_expired(&*self.clock) {
-            return Err(Rejection::DeadlinePassed.into());
-        }
-        self.guarded(deadline, operation).await
-    }
-
-    async fn guard<T, E, W>(
-        &self,
-        deadline: Deadline,
-        again: bool,
         operation: impl Fn(u32) -> W,
     ) -> Result<T, Guarded<E>>
     where
@@ -197,13 +199,13 @@ impl Pipeline {
         if deadline.is_expired(clock) {
             return Err(Rejection::DeadlinePassed.into());
         }
-        if !again || self.retry.max_attempts() == 1 {
-            return self.attempt(deadline, 1, &operation).await;
+        if repeat == Repeat::Never || self.retry.max_attempts() == 1 {
+            return self.attempt(repeat, deadline, 1, &operation).await;
         }
         let mut waits = Waits::new(&self.retry, clock, self.rng.clone());
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(deadline, attempt, &operation).await {
+            let error = match self.attempt(repeat, deadline, attempt, &operation).await {
                 Ok(value) => {
                     waits.succeeded();
                     return Ok(value);
@@ -211,12 +213,16 @@ impl Pipeline {
                 Err(error) => error,
             };
             let verdict = match &error {
-                Guarded::Rejected(Rejection::TimedOut { .. }) => Retry::Backoff,
+                Guarded::Rejected(Rejection::TimedOut { .. }) if repeat == Repeat::Always => Retry::Backoff,
                 Guarded::Rejected(_) => Retry::Never,
                 Guarded::Failed(error) => error.retry(),
             };
             match waits.after(attempt, verdict, deadline.remaining(clock)) {
-                Ok(wait) => clock.sleep(wait).await,
+                Ok(wait) => {
+                    // Let go before the wait: it may hold what the next attempt needs.
+                    drop(error);
+                    clock.sleep(wait).await;
+                }
                 Err(_) => return Err(error),
             }
             attempt += 1;
@@ -245,6 +251,7 @@ impl Pipeline {
 
     async fn attempt<T, E, W>(
         &self,
+        repeat: Repeat,
         deadline: Deadline,
         attempt: u32,
         operation: &impl Fn(u32) -> W,
@@ -253,7 +260,7 @@ impl Pipeline {
         E: Classify,
         W: Future<Output = Result<T, E>>,
     {
-        match self.hedge {
+        match self.hedge.filter(|_| repeat == Repeat::Always) {
             None => self.guarded(deadline, || operation(attempt)).await,
             Some(config) => {
                 let budget = self.retry.budget().map(|budget| &**budget);
