@@ -12,9 +12,11 @@ struct Server {
     package: &'static str,
 }
 
-const SERVERS: [Server; 3] = [
+const SERVERS: [Server; 4] = [
     Server { name: "Postgres", url: "RUNTIME_TEST_POSTGRES_URL", binary: "postgres", package: "postgresql" },
     Server { name: "Redis", url: "RUNTIME_TEST_REDIS_URL", binary: "redis-server", package: "redis-server" },
+    // Started by the tests that need it, each its own.
+    Server { name: "etcd", url: "", binary: "etcd", package: "etcd-server" },
     // The README's own commands are run.
     Server { name: "curl", url: "", binary: "curl", package: "curl" },
 ];

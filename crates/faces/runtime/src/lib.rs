@@ -17,6 +17,9 @@ pub use runtime_client as client;
 /// SQLite and Postgres.
 #[cfg(feature = "db")]
 pub use runtime_db as db;
+/// Watched endpoints and balancing.
+#[cfg(feature = "discovery")]
+pub use runtime_discovery as discovery;
 /// Liveness, readiness, startup.
 #[cfg(feature = "health")]
 pub use runtime_health as health;

@@ -7,6 +7,7 @@ use runtime_apikey::{API_KEYS, ApiKeyLayer, ApiKeyModule};
 use runtime_audit::{AUDIT, AuditModule, FileWriter};
 use runtime_client::{ClientModule, HTTP_CLIENT};
 use runtime_db::{DB, DbConfig, DbModule};
+use runtime_discovery::DiscoveryModule;
 use runtime_health::{Check, DiskSpace, HealthApp, HealthModule, Outcome};
 use runtime_http::{HttpApp, HttpModule, Phase};
 use runtime_jobs::{Handlers, JobHandlers, JobsModule};
@@ -70,6 +71,7 @@ fn modules(
         .with(DbModule::new().default_url(server.database_url()))
         .with(MigrateModule::new())
         .with(audit)
+        .with(DiscoveryModule)
         .with(ClientModule)
         .with(ResilienceModule)
         .with(HealthModule)

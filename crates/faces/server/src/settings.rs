@@ -6,6 +6,7 @@ use runtime_apikey::ApiKeyConfig;
 use runtime_audit::AuditConfig;
 use runtime_client::ClientConfig;
 use runtime_db::DbConfig;
+use runtime_discovery::DiscoveryConfig;
 use runtime_health::HealthConfig;
 use runtime_http::HttpConfig;
 use runtime_jobs::JobsConfig;
@@ -72,6 +73,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<AuditConfig>()
         .section::<ClientConfig>()
         .section::<DbConfig>()
+        .section::<DiscoveryConfig>()
         .section::<HealthConfig>()
         .section::<HttpConfig>()
         .section::<JobsConfig>()

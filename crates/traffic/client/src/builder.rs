@@ -16,6 +16,7 @@ use crate::error::ClientError;
 use crate::guard::Guard;
 use crate::hook::Hook;
 use crate::resolve::{GuardedResolver, Lookup, SystemLookup};
+use crate::targets::Targets;
 
 /// Puts a [`Client`] together.
 pub struct ClientBuilder {
@@ -27,6 +28,7 @@ pub struct ClientBuilder {
     rng: Option<SharedRng>,
     pipelines: BTreeMap<String, Pipeline>,
     hook: Option<Arc<dyn Hook>>,
+    targets: BTreeMap<String, Arc<dyn Targets>>,
 }
 
 /// How many hosts are counted at the same time.
@@ -49,6 +51,7 @@ impl ClientBuilder {
             rng: None,
             pipelines: BTreeMap::new(),
             hook: None,
+            targets: BTreeMap::new(),
         }
     }
 
@@ -78,6 +81,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn pipeline(mut self, host: impl Into<String>, pipeline: Pipeline) -> Self {
         self.pipelines.insert(host.into().to_ascii_lowercase(), pipeline);
+        self
+    }
+
+    /// Puts endpoints behind a host: each attempt of a call to it goes to one of them, with the host in its `host`
+    /// header. They are trusted like hosts on the allow-list. Over TLS an endpoint must prove its own name.
+    #[must_use]
+    pub fn targets(mut self, host: impl Into<String>, targets: Arc<dyn Targets>) -> Self {
+        self.targets.insert(host.into().to_ascii_lowercase(), targets);
         self
     }
 
@@ -128,6 +139,7 @@ impl ClientBuilder {
             pipeline: Pipeline::new().retry(self.retry).on(Arc::clone(&self.clock), rng),
             pipelines: self.pipelines,
             hook: self.hook,
+            targets: self.targets,
             per_host: per_host.transpose()?,
             lookup: self.lookup,
             guarded: connector(&self.config, tls.clone(), guarded)?,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -20,6 +20,7 @@ use crate::request::RequestBuilder;
 use crate::resolve::Lookup;
 use crate::response::Response;
 use crate::retry_after::verdict;
+use crate::targets::{Targets, Went};
 
 /// An outbound HTTP client. Clones share pools and settings.
 #[derive(Clone)]
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) pipeline: Pipeline,
     pub(crate) pipelines: BTreeMap<String, Pipeline>,
     pub(crate) hook: Option<Arc<dyn Hook>>,
+    pub(crate) targets: BTreeMap<String, Arc<dyn Targets>>,
     pub(crate) per_host: Option<Bulkheads>,
     pub(crate) lookup: Arc<dyn Lookup>,
 }
@@ -59,6 +61,8 @@ pub(crate) struct Call {
     pub(crate) repeatable: Option<bool>,
     pub(crate) deadline: Deadline,
     pub(crate) limit: u64,
+    /// The endpoint the last attempt went to, where a host has several.
+    pub(crate) last: Mutex<Option<String>>,
 }
 
 /// A failed attempt, as the pipeline sees it.
@@ -158,7 +162,12 @@ impl Client {
             match verdict(response.status(), response.headers(), inner.clock.utc()) {
                 None => Ok(response),
                 Some(retry) => {
-                    let retry = if repeat == Repeat::Always { retry } else { Retry::Never };
+                    let retry = match retry {
+                        _ if repeat != Repeat::Always => Retry::Never,
+                        // Another endpoint gets it: this one alone asked to be left alone.
+                        Retry::After(_) if inner.targets_of(&call.hop.url).is_some() => Retry::Backoff,
+                        retry => retry,
+                    };
                     Err(Failed::Status(Box::new(response), retry))
                 }
             }
@@ -216,11 +225,58 @@ impl Client {
         {
             return Response::stored(stored, &hop.url, call, inner);
         }
-        let host = hop.url.host_str().unwrap_or_default();
-        let port = hop.url.port_or_known_default().unwrap_or(0);
-        let named = inner.guard.names_host(host, port);
+        let response = match inner.targets_of(&hop.url) {
+            None => self.connect(context, call, hop, attempt, &hop.url).await?,
+            Some(targets) => {
+                let last = || call.last.lock().unwrap_or_else(PoisonError::into_inner);
+                let avoid = last().clone();
+                let target = targets.pick(avoid.as_deref()).map_err(ClientError::NoTarget)?;
+                *last() = Some(target.authority().to_owned());
+                let url = at(&hop.url, target.authority()).ok_or(ClientError::BadTarget)?;
+                let answer = self.connect(context, call, hop, attempt, &url).await;
+                match &answer {
+                    Ok(response) => {
+                        let now = inner.clock.utc();
+                        target.done(Went::of(response.status(), response.headers(), now));
+                    }
+                    Err(error) => {
+                        if let Some(went) = Went::of_error(error) {
+                            target.done(went);
+                        }
+                    }
+                }
+                answer?
+            }
+        };
+        match &inner.hook {
+            Some(hook) if hook.wants(outgoing, response.status(), response.headers()) => {
+                let (stored, url) = response.into_stored().await?;
+                hook.keep(outgoing, &stored).await;
+                Response::stored(stored, &url, call, inner)
+            }
+            _ => Ok(response),
+        }
+    }
+}
+
+impl Client {
+    /// One request to one place.
+    async fn connect(
+        &self,
+        context: &Context,
+        call: &Call,
+        hop: &Hop,
+        attempt: Attempt,
+        url: &Url,
+    ) -> Result<Response, ClientError> {
+        let inner = &*self.inner;
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or(0);
+        // Endpoints behind a name are the operator's own.
+        let behind = *url != hop.url;
+        let named = behind || inner.guard.names_host(host, port);
         if inner.config.proxy.is_some() && !named {
-            inner.judge(host, &hop.url, call.deadline).await?;
+            inner.judge(host, url, call.deadline).await?;
         }
         let place = match &inner.per_host {
             None => None,
@@ -233,8 +289,11 @@ impl Client {
                 Some(places.enter(&*inner.clock, call.deadline).await.map_err(rejected)?)
             }
         };
-        let mut request = reqwest::Request::new(hop.method.clone(), hop.url.clone());
+        let mut request = reqwest::Request::new(hop.method.clone(), url.clone());
         *request.headers_mut() = hop.headers.clone();
+        if behind && let Some(host) = hop.url.host_str().and_then(|host| HeaderValue::from_str(host).ok()) {
+            request.headers_mut().entry(http::header::HOST).or_insert(host);
+        }
         if inner.config.propagate {
             let left = call.deadline.remaining(&*inner.clock);
             propagate(request.headers_mut(), context, left, attempt);
@@ -248,19 +307,24 @@ impl Client {
             .map_err(|_| ClientError::Deadline)?;
         let response =
             sent.map_err(|error| ClientError::from_reqwest(error, host, inner.config.connect_timeout))?;
-        let response = Response::new(response, host, call, inner, place)?;
-        match &inner.hook {
-            Some(hook) if hook.wants(outgoing, response.status(), response.headers()) => {
-                let (stored, url) = response.into_stored().await?;
-                hook.keep(outgoing, &stored).await;
-                Response::stored(stored, &url, call, inner)
-            }
-            _ => Ok(response),
-        }
+        Response::new(response, host, call, inner, place)
     }
 }
 
+/// The URL at another authority.
+fn at(url: &Url, authority: &str) -> Option<Url> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let mut url = url.clone();
+    url.set_host(Some(host)).ok()?;
+    url.set_port(Some(port.parse().ok()?)).ok()?;
+    Some(url)
+}
+
 impl Inner {
+    fn targets_of(&self, url: &Url) -> Option<&Arc<dyn Targets>> {
+        self.targets.get(url.host_str().unwrap_or_default())
+    }
+
     fn pipeline_of(&self, url: &Url) -> &Pipeline {
         if self.pipelines.is_empty() {
             return &self.pipeline;

@@ -34,6 +34,12 @@ pub enum ClientError {
         /// Why.
         rejection: Rejection,
     },
+    /// None of the endpoints behind the host can be called.
+    #[error("no endpoint to call: {0}")]
+    NoTarget(#[source] runtime_kernel::Error),
+    /// An endpoint that was picked is no host and port.
+    #[error("the endpoint that was picked is no host and port")]
+    BadTarget,
     /// The body is a stream that has been sent: it cannot be sent again.
     #[error("the body is a stream and was sent already")]
     BodySent,
@@ -133,6 +139,8 @@ impl Classify for ClientError {
         match self {
             Self::Config { .. } | Self::Request(_) | Self::Fixtures { .. } => ErrorKind::Invalid,
             Self::Rejected { rejection, .. } => rejection.kind(),
+            Self::NoTarget(error) => error.kind(),
+            Self::BadTarget => ErrorKind::Internal,
             Self::BodySent => ErrorKind::Unsupported,
             Self::NoFixture { .. } => ErrorKind::NotFound,
             Self::Refused(_) => ErrorKind::Forbidden,
@@ -153,6 +161,8 @@ impl Classify for ClientError {
             Self::Request(_) => "client.invalid_request",
             Self::Refused(_) => "client.target_refused",
             Self::Rejected { rejection, .. } => rejection.code(),
+            Self::NoTarget(error) => error.code(),
+            Self::BadTarget => "client.bad_target",
             Self::BodySent => "client.body_sent",
             Self::NoFixture { .. } => "client.no_fixture",
             Self::Fixtures { .. } => "client.fixtures",
@@ -173,6 +183,7 @@ impl Classify for ClientError {
                 Retry::Backoff
             }
             Self::Rejected { rejection, .. } => rejection.retry(),
+            Self::NoTarget(error) => error.retry(),
             _ => Retry::Never,
         }
     }
@@ -185,7 +196,10 @@ impl ClientError {
     pub(crate) fn is_unsent(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Unknown { .. } | Self::Timeout { phase: Phase::Connect, .. }
+            Self::Connect { .. }
+                | Self::Unknown { .. }
+                | Self::NoTarget(_)
+                | Self::Timeout { phase: Phase::Connect, .. }
         )
     }
 

@@ -17,6 +17,7 @@ mod request;
 mod resolve;
 mod response;
 mod retry_after;
+mod targets;
 
 pub use address::AddressClass;
 pub use builder::ClientBuilder;
@@ -28,8 +29,9 @@ pub use fixtures::Fixtures;
 pub use guard::{AllowError, Guard, Refusal};
 pub use hook::{Hook, Outgoing, Stored};
 #[cfg(feature = "module")]
-pub use module::{ClientModule, HTTP_CLIENT};
+pub use module::{ClientModule, ClientTargets, HTTP_CLIENT};
 pub use request::RequestBuilder;
 pub use resolve::{Lookup, LookupFuture, SystemLookup};
 pub use response::Response;
 pub use retry_after::parse_retry_after;
+pub use targets::{Target, Targets, Went};

@@ -1,5 +1,6 @@
 //! A request being put together.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -134,6 +135,7 @@ impl RequestBuilder {
             repeatable: self.repeatable,
             deadline: context.deadline.narrow(own),
             limit: self.limit.unwrap_or(inner.config.max_response).as_u64(),
+            last: Mutex::default(),
         };
         self.client.call(context, call).await
     }

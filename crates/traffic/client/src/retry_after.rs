@@ -28,12 +28,16 @@ pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(at.saturating_sub(now))
 }
 
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    headers.get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?, now))
+}
+
 /// What an answer's status says about trying again: `None` when the answer is to be taken as it is.
 pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Retry> {
     if !matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504) {
         return None;
     }
-    let asked = headers.get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?, now));
+    let asked = retry_after(headers, now);
     // Too many requests is throttling even without a hint of how long.
     let otherwise =
         if status == StatusCode::TOO_MANY_REQUESTS { Retry::After(Duration::ZERO) } else { Retry::Backoff };

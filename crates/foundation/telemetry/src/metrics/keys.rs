@@ -39,6 +39,9 @@ pub const CIRCUIT_BREAKER_TRANSITIONS_TOTAL: &str = "circuit_breaker_transitions
 /// Counter `{rule, decision}` with decision `admitted`, `refused` or `would_refuse`: requests a limit judged.
 pub const RATELIMIT_DECISIONS_TOTAL: &str = "ratelimit_decisions_total";
 
+/// Gauge `{service, state}` with state `in` or `out`: endpoints of a service that are called, or left alone.
+pub const DISCOVERY_ENDPOINTS: &str = "discovery_endpoints";
+
 /// Gauge `{limit}`: how many requests may be under way.
 pub const LIMITS_CONCURRENCY_LIMIT: &str = "limits_concurrency_limit";
 /// Gauge `{limit}`: how many requests are.

@@ -1,0 +1,102 @@
+//! Endpoints from Consul's health API, spoken by a scripted agent.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Json, Router, routing::get};
+use runtime_client::{Client, ClientConfig, Guard};
+use runtime_discovery::{Consul, Service};
+use runtime_kernel::{ManualClock, SystemClock};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+#[derive(Default)]
+struct Agent {
+    index: u64,
+    instances: Value,
+    fails: bool,
+    asked: Vec<(String, HashMap<String, String>, Option<String>)>,
+}
+
+type Shared = (Arc<Mutex<Agent>>, Arc<Notify>);
+
+/// Holds a query until the index is another than the one asked with, as Consul does.
+async fn health(
+    State((agent, changed)): State<Shared>,
+    Path(service): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> (StatusCode, HeaderMap, Json<Value>) {
+    let token = headers.get("x-consul-token").map(|token| token.to_str().unwrap().to_owned());
+    let asked: u64 = query["index"].parse().unwrap();
+    agent.lock().unwrap().asked.push((service, query, token));
+    loop {
+        let notified = changed.notified();
+        {
+            let agent = agent.lock().unwrap();
+            if agent.fails {
+                return (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), Json(Value::Null));
+            }
+            if agent.index != asked {
+                let mut headers = HeaderMap::new();
+                headers.insert("x-consul-index", agent.index.to_string().parse().unwrap());
+                return (StatusCode::OK, headers, Json(agent.instances.clone()));
+            }
+        }
+        notified.await;
+    }
+}
+
+fn instance(address: &str, node: &str, port: u16, weight: u32) -> Value {
+    json!({ "Node": { "Address": node, "Node": "n" }, "Checks": [],
+        "Service": { "Address": address, "Port": port, "Weights": { "Passing": weight, "Warning": 1 },
+            "Meta": { "version": "2" }, "Tags": [] } })
+}
+
+#[tokio::test]
+async fn changes_are_known_at_once_and_an_index_that_goes_back_is_begun_anew() {
+    let shared: Shared = Shared::default();
+    let (agent, changed) = shared.clone();
+    let set = |index, instances: Value, fails| {
+        let mut agent = agent.lock().unwrap();
+        (agent.index, agent.instances, agent.fails) = (index, instances, fails);
+        changed.notify_waiters();
+        changed.notify_one();
+    };
+    set(7, json!([instance("10.0.0.1", "10.9.9.9", 80, 3), instance("", "2001:db8::1", 81, 1)]), false);
+    let router = Router::new().route("/v1/health/service/{name}", get(health)).with_state(shared);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let client =
+        Client::builder(ClientConfig::default(), SystemClock::shared()).guard(Guard::local()).build();
+    let clock = ManualClock::new();
+    let consul =
+        Consul::new(client.unwrap(), &url, "orders api", Arc::new(clock.clone())).tag("v2").token("secret");
+    assert!(!format!("{consul:?}").contains("secret"));
+    let (mut service, watching) = Service::new("orders", consul, Arc::new(clock.clone()));
+    tokio::spawn(watching.run());
+    let told: Vec<_> = service.ready().await.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["10.0.0.1:80;weight=3;version=2", "[2001:db8::1]:81;version=2"]);
+
+    for (index, port) in [(8, 82), (3, 83)] {
+        set(index, json!([instance("10.0.0.1", "", port, 1)]), false);
+        let known = service.changed().await.unwrap();
+        assert_eq!(known.endpoints.unwrap()[0].port, port);
+    }
+    set(4, json!([]), true);
+    let known = service.changed().await.unwrap();
+    assert!(known.stale.unwrap().contains("500") && known.endpoints.unwrap()[0].port == 83);
+    let asked = agent.lock().unwrap().asked.clone();
+    let (name, query, token) = &asked[0];
+    assert_eq!((name.as_str(), query["passing"].as_str(), query["tag"].as_str()), ("orders api", "1", "v2"));
+    assert_eq!(token.as_deref(), Some("secret"));
+    let indices: Vec<_> = asked.iter().map(|(_, query, _)| query["index"].clone()).collect();
+    assert_eq!(
+        indices[..4],
+        ["0", "7", "8", "0"].map(str::to_owned),
+        "after 3 came, which is before 8, from 0"
+    );
+}
