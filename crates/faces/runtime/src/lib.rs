@@ -44,6 +44,9 @@ pub use runtime_redis as redis;
 /// Retry policies.
 #[cfg(feature = "resilience")]
 pub use runtime_resilience as resilience;
+/// Canary and blue-green releases.
+#[cfg(feature = "rollout")]
+pub use runtime_rollout as rollout;
 /// Secret strings and where they come from.
 #[cfg(feature = "secrets")]
 pub use runtime_secrets as secrets;

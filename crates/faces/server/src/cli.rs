@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use runtime_kernel::{Mode, Timestamp, Uuid, units};
 
+use crate::api::{SideName, Verb};
+
 /// The floor a production service stands on: durable jobs, keys, health and metrics behind one HTTP edge.
 #[derive(Debug, Parser)]
 #[command(name = "runtime", version, propagate_version = true, max_term_width = 100)]
@@ -79,6 +81,11 @@ pub(crate) enum Command {
     Keys {
         #[command(subcommand)]
         action: KeysAction,
+    },
+    /// Lists rollouts and gives them orders.
+    Rollouts {
+        #[command(subcommand)]
+        action: RolloutsAction,
     },
     /// Enqueues, inspects, cancels and redrives jobs.
     Jobs {
@@ -205,4 +212,31 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+}
+
+/// What can be done with rollouts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutsAction {
+    /// Lists the rollouts of the configuration.
+    List,
+    /// Gives one an order; running processes follow within a second.
+    Order {
+        /// The rollout's name.
+        name: String,
+        /// What to do.
+        #[arg(value_enum)]
+        order: Verb,
+        /// The canary's share in hundredths of a per cent, for `weight`.
+        #[arg(long)]
+        weight: Option<u32>,
+        /// Whom to pin or unpin.
+        #[arg(long)]
+        subject: Option<String>,
+        /// Where to.
+        #[arg(long, value_enum)]
+        side: Option<SideName>,
+        /// Why; kept with the rollout and on the audit record.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
 }

@@ -20,6 +20,7 @@ use runtime_migrate::MigrateModule;
 use runtime_ratelimit::RateLimitModule;
 use runtime_redis::RedisModule;
 use runtime_resilience::ResilienceModule;
+use runtime_rollout::RolloutModule;
 use runtime_telemetry::{TelemetryGuard, TelemetryModule};
 use runtime_tenancy::TenancyModule;
 
@@ -79,6 +80,7 @@ fn modules(
         .with(ApiKeyModule::new().hook(record::refusals(&told)))
         .with(TenancyModule)
         .with(LimitsModule)
+        .with(RolloutModule::new().hook(record::moved(&told)))
         .with(RateLimitModule)
         .with(JobsModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
@@ -152,7 +154,6 @@ impl Module for ServerModule {
             None => router,
         });
         app.on_listening(crate::banner::listening);
-        api::routes(app);
-        Ok(())
+        api::routes(app)
     }
 }

@@ -17,6 +17,7 @@ use runtime_limits::LimitsConfig;
 use runtime_ratelimit::RateLimitConfig;
 use runtime_redis::RedisConfig;
 use runtime_resilience::ResilienceConfig;
+use runtime_rollout::RolloutConfig;
 use runtime_telemetry::TelemetryConfig;
 use runtime_tenancy::TenancyConfig;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<RateLimitConfig>()
         .section::<RedisConfig>()
         .section::<ResilienceConfig>()
+        .section::<RolloutConfig>()
         .section::<ShutdownConfig>()
         .section::<SupervisionConfig>()
         .section::<TelemetryConfig>()

@@ -15,6 +15,7 @@ mod it {
     mod house;
     mod limits;
     mod readme;
+    mod rollouts;
     mod shutdown;
     mod soak;
     mod split_modes;

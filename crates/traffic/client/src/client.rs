@@ -61,6 +61,7 @@ pub(crate) struct Call {
     pub(crate) repeatable: Option<bool>,
     pub(crate) deadline: Deadline,
     pub(crate) limit: u64,
+    pub(crate) redirects: u32,
     /// The endpoint the last attempt went to, where a host has several.
     pub(crate) last: Mutex<Option<String>>,
 }
@@ -194,20 +195,17 @@ impl Client {
     ) -> Result<Response, ClientError> {
         let inner = &*self.inner;
         let mut hop = call.hop.clone();
-        for _ in 0..=inner.config.max_redirects {
+        for _ in 0..=call.redirects {
             inner.guard.check_url(&hop.url)?;
             let response = self.exchange(context, call, &hop, attempt).await?;
-            let next = if inner.config.max_redirects == 0 {
-                None
-            } else {
-                hop.next(response.status(), response.headers())?
-            };
+            let next =
+                if call.redirects == 0 { None } else { hop.next(response.status(), response.headers())? };
             match next {
                 None => return Ok(response),
                 Some(next) => hop = next,
             }
         }
-        Err(ClientError::TooManyRedirects(inner.config.max_redirects))
+        Err(ClientError::TooManyRedirects(call.redirects))
     }
 
     async fn exchange(

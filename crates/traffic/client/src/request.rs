@@ -32,6 +32,7 @@ pub struct RequestBuilder {
     retry: Option<RetryPolicy>,
     repeatable: Option<bool>,
     limit: Option<ByteSize>,
+    redirects: Option<u32>,
     wrong: Option<String>,
 }
 
@@ -47,6 +48,7 @@ impl RequestBuilder {
             retry: None,
             repeatable: None,
             limit: None,
+            redirects: None,
             wrong: None,
         }
     }
@@ -115,6 +117,12 @@ impl RequestBuilder {
         self
     }
 
+    /// Follows at most so many redirects, up to 20, instead of the configured number; 0 hands the redirect itself back.
+    pub fn redirects(mut self, most: u32) -> Self {
+        self.redirects = Some(most.min(20));
+        self
+    }
+
     /// Sends it and waits for the answer's head; the body comes through [`Response`], under the same time limit.
     ///
     /// Any status is an answer. When retries are used up on statuses such as 503, the last such answer comes back.
@@ -135,6 +143,7 @@ impl RequestBuilder {
             repeatable: self.repeatable,
             deadline: context.deadline.narrow(own),
             limit: self.limit.unwrap_or(inner.config.max_response).as_u64(),
+            redirects: self.redirects.unwrap_or(inner.config.max_redirects),
             last: Mutex::default(),
         };
         self.client.call(context, call).await

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use runtime_client::{Client, ClientConfig, ClientTargets, Guard};
+use runtime_client::ClientTargets;
+#[cfg(any(feature = "consul", feature = "etcd"))]
+use runtime_client::{Client, ClientConfig, Guard};
 use runtime_health::{Check, HealthApp, Outcome as Health};
 use runtime_kernel::app::{App, Module, Run, Service as Background, SetupError};
 use runtime_kernel::config::{Invalid, Section};
@@ -179,6 +181,7 @@ fn source(config: &ServiceConfig, clock: &SharedClock) -> Result<Box<dyn Source>
     })
 }
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
 /// Calls what the operator's configuration names, wherever it is.
 fn trusted(clock: &SharedClock) -> Result<Client, DiscoveryError> {
     let client = Client::builder(ClientConfig::default(), Arc::clone(clock)).guard(Guard::open()).build();

@@ -1,4 +1,4 @@
-//! The HTTP API: jobs, keys, limits, quotas, breakers, probes and metrics.
+//! The HTTP API: jobs, keys, limits, quotas, breakers, rollouts, probes and metrics.
 
 mod breakers;
 mod job_view;
@@ -7,19 +7,23 @@ mod keys;
 mod limits;
 mod probes;
 mod quotas;
+mod rollouts;
 mod schema;
 
-use runtime_kernel::app::App;
+use runtime_kernel::app::{App, SetupError};
 
 pub(crate) use job_view::JobView;
 pub(crate) use keys::{Issued, KeyView, expiry};
+pub(crate) use rollouts::{RolloutView, SideName, Verb, meant};
 
 /// Adds every route.
-pub(crate) fn routes(app: &mut App) {
+pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {
     probes::routes(app);
     jobs::routes(app);
     keys::routes(app);
     limits::routes(app);
     quotas::routes(app);
     breakers::routes(app);
+    rollouts::routes(app);
+    rollouts::passed_on(app)
 }

@@ -5,6 +5,7 @@ mod doctor;
 mod jobs;
 mod keys;
 mod migrate;
+mod rollouts;
 mod routes;
 mod serve;
 
@@ -83,6 +84,7 @@ async fn dispatch(command: Command, config: Config, output: Output) -> Done {
         Command::Routes { stack } => routes::run(config, stack, output),
         Command::Keys { action } => keys::run(config, action, output).await,
         Command::Jobs { action } => jobs::run(config, action, output).await,
+        Command::Rollouts { action } => rollouts::run(config, action, output).await,
         Command::Doctor => doctor::run(config, output).await,
         Command::Completions { .. } => Ok(0),
     }

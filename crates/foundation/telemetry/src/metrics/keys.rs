@@ -39,6 +39,11 @@ pub const CIRCUIT_BREAKER_TRANSITIONS_TOTAL: &str = "circuit_breaker_transitions
 /// Counter `{rule, decision}` with decision `admitted`, `refused` or `would_refuse`: requests a limit judged.
 pub const RATELIMIT_DECISIONS_TOTAL: &str = "ratelimit_decisions_total";
 
+/// Gauge `{rollout}`: the canary's share of the requests, 0 to 1.
+pub const ROLLOUT_WEIGHT: &str = "rollout_weight";
+/// Counter `{rollout, to}`: changes of a rollout's phase.
+pub const ROLLOUT_CHANGES_TOTAL: &str = "rollout_changes_total";
+
 /// Gauge `{service, state}` with state `in` or `out`: endpoints of a service that are called, or left alone.
 pub const DISCOVERY_ENDPOINTS: &str = "discovery_endpoints";
 

@@ -1,0 +1,52 @@
+//! Rollouts through the whole server: passed on, ordered, on record.
+
+use axum::Router;
+use axum::routing::any;
+use serde_json::{Value, json};
+
+use super::house::House;
+
+async fn upstream(name: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = any(move |uri: axum::http::Uri, body: String| async move { format!("{name} {uri} {body}") });
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    url
+}
+
+#[tokio::test]
+async fn requests_are_passed_on_by_weight_and_orders_take_effect_and_are_on_record() {
+    let (old, new) = (upstream("old").await, upstream("new").await);
+    let routes = json!({ "shop": { "path": "/shop", "primary": old, "canary": new, "sticky": ["request"] } });
+    let routes = routes.to_string();
+    let house = House::start(&[("RUNTIME__ROLLOUT__ROUTES", routes.as_str())]).await;
+    let ask = async || {
+        let request = house.client().post(house.url("/shop/cart/1?a=b")).body("hello");
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    assert_eq!(ask().await, "old /shop/cart/1?a=b hello");
+    let order = async |body: Value| {
+        let answer = house.request("POST", "/v1/rollouts/shop").json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, view) = order(json!({ "order": "weight", "weight": 10_000, "reason": "all of it" })).await;
+    assert_eq!((status, &view["weight"], &view["phase"]), (200, &json!(10_000), &json!("paused")));
+    assert_eq!(ask().await, "new /shop/cart/1?a=b hello");
+    let (status, problem) = order(json!({ "order": "switch" })).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("rollout.refused")));
+    let (status, problem) = order(json!({ "order": "pin", "subject": "a" })).await;
+    assert_eq!((status, &problem["code"]), (400, &json!("rollout.incomplete_order")));
+    let (status, _) = order(json!({ "order": "rollback" })).await;
+    assert_eq!(status, 200);
+    assert_eq!(ask().await, "old /shop/cart/1?a=b hello");
+    let list: Value = house.request("GET", "/v1/rollouts").send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&list["rollouts"][0]["name"], &list["rollouts"][0]["phase"]),
+        (&json!("shop"), &json!("rolled_back"))
+    );
+    let unknown =
+        house.request("POST", "/v1/rollouts/nosuch").json(&json!({ "order": "start" })).send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+    let anonymous = house.client().get(house.url("/v1/rollouts")).send().await.unwrap();
+    assert_eq!(anonymous.status(), 401);
+}

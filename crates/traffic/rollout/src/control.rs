@@ -1,0 +1,442 @@
+//! Orders to rollouts, and the eye that is kept on them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::{SignedDuration, Timestamp};
+use runtime_kernel::SharedClock;
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::{Analysis, Counts, Verdict};
+use crate::config::RoutesConfig;
+use crate::error::RolloutError;
+use crate::state::{Kind, Phase, Rollout, Side, WHOLE};
+use crate::store::{Evidence, RolloutStore};
+
+/// How often a change is tried when others change the same rollout.
+const TRIES: u32 = 8;
+
+/// What may be done to a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Order {
+    /// Canary: begins with the first step, from rest, promoted or rolled back.
+    Start,
+    /// Canary: nothing moves by itself any more.
+    Pause,
+    /// Canary: goes on where it was paused.
+    Resume,
+    /// Canary: the next step now; after the last one everything.
+    Advance,
+    /// Canary: everything to the canary.
+    Promote,
+    /// Canary: nothing to it any more. Blue-green: back to the side that was left.
+    Rollback,
+    /// Canary: this share, in hundredths of a per cent; and paused.
+    Weight(u32),
+    /// A subject goes to this side whatever the weight.
+    Pin(String, Side),
+    /// It goes by the weight again.
+    Unpin(String),
+    /// Blue-green: the side that is not active is made ready; only those pinned to it go there.
+    Prepare,
+    /// Blue-green: it has been looked at and is good.
+    Verify,
+    /// Blue-green: everything to the side that was prepared and verified; the other one drains.
+    Switch,
+}
+
+impl Order {
+    /// As routes, command lines and audit events spell it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Advance => "advance",
+            Self::Promote => "promote",
+            Self::Rollback => "rollback",
+            Self::Weight(_) => "weight",
+            Self::Pin(..) => "pin",
+            Self::Unpin(_) => "unpin",
+            Self::Prepare => "prepare",
+            Self::Verify => "verify",
+            Self::Switch => "switch",
+        }
+    }
+}
+
+/// A change that was made, by somebody's order or by itself.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The rollout before.
+    pub before: Rollout,
+    /// And after.
+    pub after: Rollout,
+    /// Whether nobody ordered it.
+    pub by_itself: bool,
+}
+
+type Observe = dyn Fn(&Change) + Send + Sync;
+
+/// The rollouts of a process, and what its requests have told of them since they were last counted.
+#[derive(Clone)]
+pub struct Rollouts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn RolloutStore>,
+    clock: SharedClock,
+    observe: Arc<Observe>,
+    watched: BTreeMap<String, Watched>,
+}
+
+pub(crate) struct Watched {
+    pub(crate) config: RoutesConfig,
+    pub(crate) rollout: ArcSwap<Rollout>,
+    sides: [Tally; 2],
+}
+
+#[derive(Default)]
+struct Tally {
+    requests: AtomicU64,
+    failed: AtomicU64,
+    slow: AtomicU64,
+}
+
+impl Tally {
+    fn take(&self) -> Counts {
+        let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
+        let (failed, slow) = (take(&self.failed), take(&self.slow));
+        // Read last: what is just being added may be missing among those that failed, never the other way round.
+        Counts { requests: take(&self.requests), failed, slow }
+    }
+}
+
+impl Watched {
+    pub(crate) fn answered(&self, side: Side, failed: bool, slow: bool) {
+        let [primary, canary] = &self.sides;
+        let tally = if side == Side::Primary { primary } else { canary };
+        tally.requests.fetch_add(1, Ordering::Relaxed);
+        tally.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+        tally.slow.fetch_add(u64::from(slow), Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Rollouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.inner.watched.keys().collect();
+        f.debug_struct("Rollouts").field("names", &names).finish_non_exhaustive()
+    }
+}
+
+impl Rollouts {
+    /// The rollouts of a configuration. Nothing is read before [`refresh`](Self::refresh).
+    ///
+    /// # Errors
+    /// [`RolloutError::Config`] names the key that is wrong.
+    pub fn new(
+        store: Arc<dyn RolloutStore>,
+        routes: BTreeMap<String, RoutesConfig>,
+        clock: SharedClock,
+        observe: impl Fn(&Change) + Send + Sync + 'static,
+    ) -> Result<Self, RolloutError> {
+        let mut watched = BTreeMap::new();
+        for (name, config) in routes {
+            config.check(&name)?;
+            let rollout = Rollout::new(name.as_str(), config.kind, config.plan.clone(), clock.utc());
+            let rollout = ArcSwap::from_pointee(rollout);
+            watched.insert(name, Watched { config, rollout, sides: Default::default() });
+        }
+        Ok(Self { inner: Arc::new(Inner { store, clock, observe: Arc::new(observe), watched }) })
+    }
+
+    pub(crate) fn watched(&self, name: &str) -> Result<&Watched, RolloutError> {
+        self.inner.watched.get(name).ok_or_else(|| RolloutError::Unknown(name.to_owned()))
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    /// The names there are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.inner.watched.keys().map(String::as_str)
+    }
+
+    /// What this process goes by at the moment.
+    ///
+    /// # Errors
+    /// [`RolloutError::Unknown`].
+    pub fn current(&self, name: &str) -> Result<Arc<Rollout>, RolloutError> {
+        Ok(self.watched(name)?.rollout.load_full())
+    }
+
+    /// Reads what others have changed, hands in what requests have told, and moves on what is due. Every process calls
+    /// it about once a second; of several that see the same, one moves.
+    ///
+    /// # Errors
+    /// [`RolloutError::Store`]: the process goes on by what it knew.
+    pub async fn refresh(&self) -> Result<(), RolloutError> {
+        for (name, watched) in &self.inner.watched {
+            let stored = self.inner.store.get(name).await?;
+            let rollout = match stored {
+                Some(stored) => stored,
+                None => self.create(watched).await?,
+            };
+            let known = watched.rollout.load();
+            let fresh = known.generation != rollout.generation;
+            if known.revision != rollout.revision {
+                watched.rollout.store(Arc::new(rollout.clone()));
+            }
+            let [primary, canary] = watched.sides.each_ref().map(Tally::take);
+            // What was told under another generation says nothing of this one.
+            let seen = if fresh { Evidence::default() } else { Evidence { primary, canary } };
+            if rollout.phase == Phase::Running {
+                let all = self.inner.store.add(name, rollout.generation, seen).await?;
+                self.look(watched, rollout, all).await?;
+            } else if let Phase::Draining { until } = rollout.phase
+                && self.inner.clock.utc() >= until
+            {
+                let retired = |rollout: &mut Rollout| {
+                    rollout.phase = Phase::Idle;
+                    rollout.reason = format!("{} has drained", rollout.active().other().as_str());
+                };
+                self.by_itself(watched, rollout, retired).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&self, watched: &Watched) -> Result<Rollout, RolloutError> {
+        let mut rollout = (**watched.rollout.load()).clone();
+        (rollout.revision, rollout.plan) = (1, watched.config.plan.clone());
+        if self.inner.store.put(&rollout).await? {
+            return Ok(rollout);
+        }
+        let stored = self.inner.store.get(&rollout.name).await?;
+        stored.ok_or_else(|| RolloutError::Raced(rollout.name.clone()))
+    }
+
+    /// Analyses a running canary and takes the next step when it is due.
+    async fn look(&self, watched: &Watched, rollout: Rollout, all: Evidence) -> Result<(), RolloutError> {
+        let mut analysis = rollout.analysis;
+        let verdict = analysis.look(&watched.config.analysis, all.primary, all.canary);
+        let step = rollout.plan.steps.get(rollout.step).copied();
+        let now = self.inner.clock.utc();
+        let due = step.is_some_and(|step| {
+            after(rollout.since, step.hold) <= now && all.canary.requests >= step.min_requests
+        });
+        let worse = match verdict {
+            Verdict::NoWorse => None,
+            Verdict::FailsMore => Some("the canary fails more often"),
+            Verdict::SlowerMore => Some("the canary is slow more often"),
+            Verdict::OverBudget => Some("the canary has used up its error budget"),
+        };
+        if worse.is_none() && !due && analysis == rollout.analysis {
+            return Ok(());
+        }
+        self.by_itself(watched, rollout, move |rollout| {
+            rollout.analysis = analysis;
+            if let Some(why) = worse {
+                let Counts { requests, failed, slow } = all.canary;
+                rollout.to(0, Phase::RolledBack, now);
+                rollout.reason =
+                    format!("{why}: {failed} failed and {slow} were slow of {requests} requests");
+            } else if due {
+                rollout.advance(now);
+                "the step was good".clone_into(&mut rollout.reason);
+            }
+        })
+        .await
+    }
+
+    /// A change nobody ordered; that another process has made it already is as good.
+    async fn by_itself(
+        &self,
+        watched: &Watched,
+        before: Rollout,
+        change: impl FnOnce(&mut Rollout),
+    ) -> Result<(), RolloutError> {
+        let mut after = before.clone();
+        change(&mut after);
+        after.revision += 1;
+        if self.inner.store.put(&after).await? {
+            watched.rollout.store(Arc::new(after.clone()));
+            if (before.phase, before.weight, before.step) != (after.phase, after.weight, after.step) {
+                (self.inner.observe)(&Change { before, after, by_itself: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what an operator orders, and says how the rollout stands then.
+    ///
+    /// # Errors
+    /// [`RolloutError::Unknown`], [`RolloutError::Refused`] when it is not at a point where that can be done,
+    /// [`RolloutError::Raced`], [`RolloutError::Store`].
+    pub async fn order(&self, name: &str, order: &Order, reason: &str) -> Result<Rollout, RolloutError> {
+        let watched = self.watched(name)?;
+        for _ in 0..TRIES {
+            let before = match self.inner.store.get(name).await? {
+                Some(stored) => stored,
+                None => self.create(watched).await?,
+            };
+            let mut after = before.clone();
+            if *order == Order::Start {
+                after.plan = watched.config.plan.clone();
+            }
+            after.obey(order, self.inner.clock.utc())?;
+            after.reason = if reason.is_empty() {
+                order.as_str().to_owned()
+            } else {
+                format!("{}: {reason}", order.as_str())
+            };
+            after.revision += 1;
+            if self.inner.store.put(&after).await? {
+                watched.rollout.store(Arc::new(after.clone()));
+                (self.inner.observe)(&Change { before, after: after.clone(), by_itself: false });
+                return Ok(after);
+            }
+        }
+        Err(RolloutError::Raced(name.to_owned()))
+    }
+
+    /// Every rollout as the store has it.
+    ///
+    /// # Errors
+    /// [`RolloutError::Store`].
+    pub async fn list(&self) -> Result<Vec<Rollout>, RolloutError> {
+        let mut all = self.inner.store.list().await?;
+        all.retain(|rollout| self.inner.watched.contains_key(&rollout.name));
+        Ok(all)
+    }
+}
+
+fn after(since: Timestamp, time: Duration) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    since.saturating_add(time).unwrap_or(Timestamp::MAX)
+}
+
+impl Rollout {
+    /// To another share; evidence begins anew.
+    fn to(&mut self, weight: u32, phase: Phase, now: Timestamp) {
+        (self.weight, self.phase, self.since) = (weight, phase, now);
+        self.analysis = Analysis::default();
+        self.generation += 1;
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        self.step += 1;
+        match self.plan.steps.get(self.step).map(|step| step.weight) {
+            Some(weight) if weight < WHOLE => self.to(weight, Phase::Running, now),
+            _ => self.to(WHOLE, Phase::Promoted, now),
+        }
+    }
+
+    fn obey(&mut self, order: &Order, now: Timestamp) -> Result<(), RolloutError> {
+        let refused = |why: &str| {
+            Err(RolloutError::Refused { name: self.name.clone(), order: order.as_str(), why: why.to_owned() })
+        };
+        match order {
+            Order::Pin(subject, side) => {
+                if self.pins.len() >= 10_000 && !self.pins.contains_key(subject) {
+                    return refused("10,000 subjects are pinned already");
+                }
+                self.pins.insert(subject.clone(), *side);
+                return Ok(());
+            }
+            Order::Unpin(subject) => {
+                if self.pins.remove(subject).is_none() {
+                    return refused("the subject is not pinned");
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let canary = self.kind == Kind::Canary;
+        match (order, self.phase) {
+            (
+                Order::Start
+                | Order::Pause
+                | Order::Resume
+                | Order::Advance
+                | Order::Promote
+                | Order::Weight(_),
+                _,
+            ) if !canary => refused("it goes by blue-green"),
+            (Order::Prepare | Order::Verify | Order::Switch, _) if canary => refused("it goes by canary"),
+            (Order::Start, Phase::Idle | Phase::Promoted | Phase::RolledBack) => {
+                self.step = 0;
+                let weight = self.plan.steps.first().map_or(WHOLE, |step| step.weight);
+                self.to(weight, Phase::Running, now);
+                Ok(())
+            }
+            (Order::Pause, Phase::Running) => {
+                self.phase = Phase::Paused;
+                Ok(())
+            }
+            (Order::Resume, Phase::Paused) => {
+                self.to(self.weight, Phase::Running, now);
+                Ok(())
+            }
+            (Order::Advance, Phase::Running | Phase::Paused) => {
+                self.advance(now);
+                Ok(())
+            }
+            (Order::Promote, Phase::Running | Phase::Paused) => {
+                self.to(WHOLE, Phase::Promoted, now);
+                Ok(())
+            }
+            (Order::Rollback, Phase::Running | Phase::Paused | Phase::Promoted) if canary => {
+                self.to(0, Phase::RolledBack, now);
+                Ok(())
+            }
+            (Order::Weight(weight), _) => {
+                if *weight > WHOLE {
+                    return refused("a weight is at most 10000");
+                }
+                self.to(*weight, Phase::Paused, now);
+                Ok(())
+            }
+            (Order::Prepare, Phase::Idle) => {
+                self.phase = Phase::Prepared { side: self.active().other(), verified: false };
+                self.since = now;
+                Ok(())
+            }
+            (Order::Verify, Phase::Prepared { side, .. }) => {
+                self.phase = Phase::Prepared { side, verified: true };
+                Ok(())
+            }
+            (Order::Switch, Phase::Prepared { side, verified: true }) => {
+                let until = after(now, self.plan.drain);
+                self.to(if side == Side::Canary { WHOLE } else { 0 }, Phase::Draining { until }, now);
+                Ok(())
+            }
+            (Order::Switch, Phase::Prepared { .. }) => refused("the side has not been verified"),
+            (Order::Rollback, Phase::Prepared { .. }) => {
+                self.to(self.weight, Phase::Idle, now);
+                Ok(())
+            }
+            // The side that was left is still there.
+            (Order::Rollback, Phase::Draining { .. } | Phase::Idle) if !canary && self.generation > 0 => {
+                let until = after(now, self.plan.drain);
+                self.to(
+                    if self.active() == Side::Canary { 0 } else { WHOLE },
+                    Phase::Draining { until },
+                    now,
+                );
+                Ok(())
+            }
+            (_, phase) => refused(&format!("it is {phase:?}")),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Orders, steps that are due, and replicas that agree.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use runtime_kernel::ManualClock;
+use runtime_rollout::{
+    Change, Kind, MemoryRollouts, Order, Phase, Plan, Rollout, RolloutError, RolloutService, Rollouts,
+    RoutesConfig, Side, Step, Sticky, Subject,
+};
+use tower::{Service, ServiceExt, service_fn};
+
+type Changes = Arc<Mutex<Vec<(Phase, u32, bool)>>>;
+
+fn config(kind: Kind) -> RoutesConfig {
+    let mut config = RoutesConfig::default();
+    let step = |weight| Step { weight, hold: Duration::from_mins(1), min_requests: 20 };
+    (config.kind, config.plan) =
+        (kind, Plan { steps: vec![step(500), step(5_000)], drain: Duration::from_secs(30) });
+    config.sticky = vec![Sticky::Request];
+    config
+}
+
+/// One of several processes over one store.
+fn replica(store: &MemoryRollouts, clock: &ManualClock, kind: Kind) -> (Rollouts, Changes) {
+    let changes = Changes::default();
+    let kept = Arc::clone(&changes);
+    let observe = move |change: &Change| {
+        kept.lock().unwrap().push((change.after.phase, change.after.weight, change.by_itself));
+    };
+    let routes = BTreeMap::from([("shop".to_owned(), config(kind))]);
+    let rollouts = Rollouts::new(Arc::new(store.clone()), routes, Arc::new(clock.clone()), observe).unwrap();
+    (rollouts, changes)
+}
+
+/// Sends requests of as many subjects; of the canary every so many fail.
+async fn traffic(rollouts: &Rollouts, requests: u32, canary_fails_every: Option<u32>) -> u32 {
+    let answer = |fails: bool| {
+        move |_: Request<()>| async move {
+            let status = if fails { 500 } else { 200 };
+            Ok::<_, std::convert::Infallible>(Response::builder().status(status).body(()).unwrap())
+        }
+    };
+    let mut canary = 0;
+    for subject in 0..requests {
+        let service = RolloutService::new(
+            rollouts,
+            "shop",
+            service_fn(answer(false)),
+            service_fn(answer(canary_fails_every.is_some_and(|every| subject % every == 0))),
+        );
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Subject(format!("user-{subject}")));
+        canary +=
+            u32::from(rollouts.current("shop").unwrap().side(&format!("user-{subject}")) == Side::Canary);
+        service.unwrap().ready().await.unwrap().call(request).await.unwrap();
+    }
+    canary
+}
+
+#[tokio::test]
+async fn a_good_canary_goes_step_by_step_to_everything_and_replicas_agree() {
+    let (store, clock) = (MemoryRollouts::new(), ManualClock::new());
+    let [(one, told), (two, untold)] =
+        [replica(&store, &clock, Kind::Canary), replica(&store, &clock, Kind::Canary)];
+    one.refresh().await.unwrap();
+    two.refresh().await.unwrap();
+    assert_eq!(traffic(&one, 200, None).await, 0, "at rest");
+    one.order("shop", &Order::Start, "v2").await.unwrap();
+    two.refresh().await.unwrap();
+    assert_eq!(two.current("shop").unwrap().weight, 500, "the other has heard of it");
+    let sides = |rollouts: &Rollouts| {
+        let rollout = rollouts.current("shop").unwrap();
+        (0..1_000).map(|user| rollout.side(&format!("user-{user}"))).collect::<Vec<_>>()
+    };
+    assert_eq!(sides(&one), sides(&two), "and sends everybody to the same side");
+
+    clock.advance(Duration::from_mins(2));
+    one.refresh().await.unwrap();
+    assert_eq!(one.current("shop").unwrap().step, 0, "long enough, and too few requests");
+    for replica in [&one, &two] {
+        traffic(replica, 400, None).await;
+        replica.refresh().await.unwrap();
+    }
+    one.refresh().await.unwrap();
+    assert_eq!(
+        (one.current("shop").unwrap().step, one.current("shop").unwrap().weight),
+        (1, 5_000),
+        "together they have"
+    );
+    clock.advance(Duration::from_secs(30));
+    traffic(&one, 400, None).await;
+    one.refresh().await.unwrap();
+    assert_eq!(one.current("shop").unwrap().step, 1, "enough requests, and too soon");
+    clock.advance(Duration::from_secs(30));
+    one.refresh().await.unwrap();
+    assert_eq!(one.current("shop").unwrap().phase, Phase::Promoted);
+    let (again, _) = replica(&store, &clock, Kind::Canary);
+    again.refresh().await.unwrap();
+    assert_eq!(sides(&again), vec![Side::Canary; 1_000], "after a restart as well");
+    let all: Vec<_> = told.lock().unwrap().iter().chain(&*untold.lock().unwrap()).copied().collect();
+    let moved = |weight| all.iter().filter(|(_, own, by_itself)| *own == weight && *by_itself).count();
+    assert_eq!((moved(5_000), moved(10_000)), (1, 1), "each step was taken once: {all:?}");
+}
+
+#[tokio::test]
+async fn a_bad_canary_is_rolled_back_by_itself_with_the_reason() {
+    let (store, clock) = (MemoryRollouts::new(), ManualClock::new());
+    let (rollouts, changes) = replica(&store, &clock, Kind::Canary);
+    rollouts.order("shop", &Order::Weight(3_000), "").await.unwrap();
+    rollouts.order("shop", &Order::Resume, "").await.unwrap();
+    for _ in 0..20 {
+        traffic(&rollouts, 100, Some(3)).await;
+        clock.advance(Duration::from_secs(1));
+        rollouts.refresh().await.unwrap();
+    }
+    let rollout = rollouts.current("shop").unwrap();
+    assert_eq!((rollout.phase, rollout.weight), (Phase::RolledBack, 0));
+    assert!(rollout.reason.starts_with("the canary fails more often"), "{}", rollout.reason);
+    assert_eq!(*changes.lock().unwrap().last().unwrap(), (Phase::RolledBack, 0, true));
+    assert_eq!(traffic(&rollouts, 200, None).await, 0);
+}
+
+#[tokio::test]
+async fn blue_green_switches_only_to_what_was_verified_drains_and_goes_back_at_once() {
+    let (store, clock) = (MemoryRollouts::new(), ManualClock::new());
+    let (rollouts, _) = replica(&store, &clock, Kind::BlueGreen);
+    let order = async |order: &Order| rollouts.order("shop", order, "").await;
+    let refused = |answer: Result<Rollout, RolloutError>| matches!(answer, Err(RolloutError::Refused { .. }));
+    assert!(refused(order(&Order::Switch).await) && refused(order(&Order::Rollback).await));
+    order(&Order::Prepare).await.unwrap();
+    assert!(refused(order(&Order::Switch).await), "not verified");
+    order(&Order::Pin("tester".to_owned(), Side::Canary)).await.unwrap();
+    let current = || rollouts.current("shop").unwrap();
+    assert_eq!((current().side("tester"), current().side("user")), (Side::Canary, Side::Primary));
+    order(&Order::Verify).await.unwrap();
+    let switched = order(&Order::Switch).await.unwrap();
+    assert!(matches!(switched.phase, Phase::Draining { .. }) && switched.side("user") == Side::Canary);
+    assert!(refused(order(&Order::Prepare).await), "the other side is still draining");
+    let back = order(&Order::Rollback).await.unwrap();
+    assert_eq!(back.side("user"), Side::Primary, "at once");
+    clock.advance(Duration::from_secs(29));
+    rollouts.refresh().await.unwrap();
+    assert!(matches!(current().phase, Phase::Draining { .. }));
+    clock.advance(Duration::from_secs(1));
+    rollouts.refresh().await.unwrap();
+    assert_eq!((current().phase, current().weight), (Phase::Idle, 0));
+    order(&Order::Prepare).await.unwrap();
+    assert_eq!(current().phase, Phase::Prepared { side: Side::Canary, verified: false });
+}
+
+#[tokio::test]
+async fn orders_that_do_not_fit_are_refused_and_say_why() {
+    for (kind, before, order, fits) in [
+        (Kind::Canary, vec![], Order::Pause, false),
+        (Kind::Canary, vec![], Order::Rollback, false),
+        (Kind::Canary, vec![], Order::Advance, false),
+        (Kind::Canary, vec![], Order::Prepare, false),
+        (Kind::Canary, vec![], Order::Weight(10_001), false),
+        (Kind::Canary, vec![], Order::Unpin("a".to_owned()), false),
+        (Kind::Canary, vec![Order::Start], Order::Start, false),
+        (Kind::Canary, vec![Order::Start], Order::Resume, false),
+        (Kind::Canary, vec![Order::Start], Order::Pause, true),
+        (Kind::Canary, vec![Order::Start, Order::Pause], Order::Resume, true),
+        (Kind::Canary, vec![Order::Start, Order::Advance], Order::Advance, true),
+        (Kind::Canary, vec![Order::Start, Order::Promote], Order::Rollback, true),
+        (Kind::Canary, vec![Order::Start, Order::Rollback], Order::Start, true),
+        (Kind::Canary, vec![Order::Weight(1)], Order::Resume, true),
+        (Kind::BlueGreen, vec![], Order::Start, false),
+        (Kind::BlueGreen, vec![], Order::Verify, false),
+        (Kind::BlueGreen, vec![Order::Prepare], Order::Rollback, true),
+        (Kind::BlueGreen, vec![Order::Prepare, Order::Verify], Order::Switch, true),
+    ] {
+        let (rollouts, _) = replica(&MemoryRollouts::new(), &ManualClock::new(), kind);
+        for order in &before {
+            rollouts.order("shop", order, "").await.unwrap();
+        }
+        match rollouts.order("shop", &order, "because").await {
+            Ok(rollout) => assert!(fits && rollout.reason.ends_with("because"), "{before:?} {order:?}"),
+            Err(error) => {
+                assert!(!fits && error.to_string().contains(order.as_str()), "{before:?} {order:?}: {error}");
+            }
+        }
+    }
+    let (rollouts, _) = replica(&MemoryRollouts::new(), &ManualClock::new(), Kind::Canary);
+    assert!(matches!(rollouts.order("nosuch", &Order::Start, "").await, Err(RolloutError::Unknown(_))));
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_names_its_key() {
+    let step = |weight| Step { weight, hold: Duration::ZERO, min_requests: 0 };
+    for (change, key) in [
+        ((|c| c.path = "/shop".to_owned()) as fn(&mut RoutesConfig), "path"),
+        (|c| (c.path, c.primary, c.canary) = ("shop".into(), "http://a".into(), "http://b".into()), "path"),
+        (|c| (c.path, c.primary, c.canary) = ("/shop".into(), "a:80".into(), "http://b".into()), "primary"),
+        (|c| c.sticky.clear(), "sticky"),
+        (|c| c.slow = Duration::ZERO, "slow"),
+        (|c| c.analysis.alpha = 0.0, "analysis.alpha"),
+        (|c| c.plan.steps.clear(), "plan.steps"),
+    ] {
+        let mut config = RoutesConfig::default();
+        change(&mut config);
+        let routes = BTreeMap::from([("shop".to_owned(), config)]);
+        let made =
+            Rollouts::new(Arc::new(MemoryRollouts::new()), routes, Arc::new(ManualClock::new()), |_| {});
+        assert!(made.unwrap_err().to_string().contains(key), "{key}");
+    }
+    for steps in [vec![step(0)], vec![step(10_001)], vec![step(5), step(5)], vec![step(9), step(5)]] {
+        let mut config = RoutesConfig::default();
+        config.plan.steps = steps;
+        let routes = BTreeMap::from([("shop".to_owned(), config)]);
+        assert!(
+            Rollouts::new(Arc::new(MemoryRollouts::new()), routes, Arc::new(ManualClock::new()), |_| {})
+                .is_err()
+        );
+    }
+}
