@@ -180,6 +180,16 @@ impl Rollouts {
         Ok(self.watched(name)?.rollout.load_full())
     }
 
+    /// A request has been answered: counted for the analysis. `RolloutService` (feature `http`)
+    /// does it by itself.
+    ///
+    /// # Errors
+    /// [`RolloutError::Unknown`].
+    pub fn answered(&self, name: &str, side: Side, failed: bool, slow: bool) -> Result<(), RolloutError> {
+        self.watched(name)?.answered(side, failed, slow);
+        Ok(())
+    }
+
     /// Reads what others have changed, hands in what requests have told, and moves on what is due. Every process calls
     /// it about once a second; of several that see the same, one moves.
     ///
