@@ -35,6 +35,9 @@ pub use runtime_limits as limits;
 /// SQL migrations.
 #[cfg(feature = "migrate")]
 pub use runtime_migrate as migrate;
+/// Hardened AI and embedding providers.
+#[cfg(feature = "providers")]
+pub use runtime_providers as providers;
 /// Rate limits.
 #[cfg(feature = "ratelimit")]
 pub use runtime_ratelimit as ratelimit;

@@ -34,6 +34,22 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
+    /// A client by the pod's own account, or the developer's configuration; and the namespace it is at home in. Kube asks
+    /// rustls for the process's cryptography: unless somebody has chosen, it is ring.
+    ///
+    /// # Errors
+    /// [`DiscoveryError::Source`] when there is no configuration.
+    pub async fn client() -> Result<(Client, String), DiscoveryError> {
+        let wrong = |why: String| DiscoveryError::source("Kubernetes", why);
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Whoever comes first wins; either is good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let config = kube::Config::infer().await.map_err(|error| wrong(error.to_string()))?;
+        let namespace = config.default_namespace.clone();
+        Ok((Client::try_from(config).map_err(|error| wrong(error.to_string()))?, namespace))
+    }
+
     /// A service of a namespace, by its only port.
     pub fn new(client: Client, namespace: impl Into<String>, service: impl Into<String>) -> Self {
         Self { client, namespace: namespace.into(), service: service.into(), port: None }
@@ -115,10 +131,8 @@ pub(crate) struct InCluster {
 #[async_trait]
 impl Source for InCluster {
     async fn watch(&self, teller: &Teller) -> Result<(), DiscoveryError> {
-        let wrong = |why: String| DiscoveryError::source("Kubernetes", why);
-        let config = kube::Config::infer().await.map_err(|error| wrong(error.to_string()))?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
+        let (client, home) = Kubernetes::client().await?;
+        let namespace = self.namespace.clone().unwrap_or(home);
         let own = Kubernetes { client, namespace, service: self.service.clone(), port: self.port.clone() };
         own.watch(teller).await
     }

@@ -61,6 +61,7 @@ async fn ready_endpoints_are_told_as_slices_change() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
     let source = Kubernetes::new(client, "shop", "orders").port("http");
     let (mut service, watching) = Service::new("orders", source, Arc::new(ManualClock::new()));

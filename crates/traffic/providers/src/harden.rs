@@ -1,0 +1,583 @@
+//! A chat model that holds: several targets, each with its limits, in one loop.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_core::Stream;
+use runtime_kernel::{Context, Deadline, SharedClock, Ticks};
+use runtime_limits::Quotas;
+use runtime_ratelimit::RateLimiter;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Cache, CacheConfig, Found, Question};
+use crate::cost::Cost;
+use crate::error::ProviderError;
+use crate::port::{ChatModel, ChatStream, Told};
+use crate::target::{Live, Room, Target, expired};
+use crate::wire::{ChatRequest, ChatResponse, Delta, Usage};
+
+/// How many tenants' spending is remembered; beyond that what is spent is counted under the empty name.
+const MOST_TENANTS: usize = 10_000;
+
+/// How calls are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct HardenConfig {
+    /// How often a call is tried in all, over all targets. Default 4.
+    pub max_attempts: u32,
+    /// How long an attempt may take up to its answer's end, or a stream up to its first words. Default 1 min; the time
+    /// left is split, so that every target that may follow has its share.
+    #[serde(with = "runtime_kernel::units::duration")]
+    pub attempt_timeout: Duration,
+    /// How long a call without a deadline may take. Default 2 min.
+    #[serde(with = "runtime_kernel::units::duration")]
+    pub timeout: Duration,
+    /// The longest wait for room under our own limits. Default 30 s.
+    #[serde(with = "runtime_kernel::units::duration")]
+    pub max_wait: Duration,
+    /// Keeps answers, and asks once for all who ask the same at the same time. Never by default; streams never are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheConfig>,
+    /// The quota (of the `Quotas` given) in millionths of a dollar that bounds what a tenant may spend. None by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota: Option<String>,
+}
+
+impl Default for HardenConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 4,
+            attempt_timeout: Duration::from_mins(1),
+            timeout: Duration::from_mins(2),
+            max_wait: Duration::from_secs(30),
+            cache: None,
+            quota: None,
+        }
+    }
+}
+
+/// Which targets follow which failure, by name. Targets that are not named are not called for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Chains {
+    /// The order in which targets are tried. Default the order they are given in.
+    pub order: Vec<String>,
+    /// Those that read more, for chats that are too long.
+    pub context_window: Vec<String>,
+    /// Those with another policy.
+    pub content_policy: Vec<String>,
+}
+
+/// What was spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Calls that were answered.
+    pub calls: u64,
+    /// Their tokens.
+    pub prompt: u64,
+    /// Those of the answers.
+    pub completion: u64,
+    /// What they cost.
+    pub cost: Cost,
+}
+
+/// Puts several chat models together into one that holds. See [`HardenedChat`].
+///
+/// # Errors
+/// [`ProviderError::Config`] names what is wrong.
+pub fn harden_ai(
+    targets: Vec<Target>,
+    chains: &Chains,
+    config: HardenConfig,
+    clock: SharedClock,
+) -> Result<HardenedChat, ProviderError> {
+    let wrong = |key: &str, message: String| Err(ProviderError::Config { key: key.to_owned(), message });
+    if targets.is_empty() {
+        return wrong("targets", "must not be empty".to_owned());
+    }
+    if config.max_attempts == 0 || config.attempt_timeout.is_zero() || config.timeout.is_zero() {
+        return wrong("max_attempts", "and the time-outs must be more than 0".to_owned());
+    }
+    let mut live: Vec<Arc<Live<dyn ChatModel>>> = Vec::new();
+    for target in targets {
+        if live.iter().any(|own| own.target.name == target.name) {
+            return wrong("targets", format!("must have names of their own: `{}`", target.name));
+        }
+        live.push(Arc::new(Live::new(target)?));
+    }
+    let find = |key: &str, names: &[String]| {
+        let one = |name: &String| {
+            live.iter().position(|own| *own.target.name == **name).ok_or_else(|| ProviderError::Config {
+                key: key.to_owned(),
+                message: format!("names no target: `{name}`"),
+            })
+        };
+        names.iter().map(one).collect::<Result<Vec<_>, _>>()
+    };
+    let order = find("order", &chains.order)?;
+    let inner = Inner {
+        order: if order.is_empty() { (0..live.len()).collect() } else { order },
+        context_window: find("context_window", &chains.context_window)?,
+        content_policy: find("content_policy", &chains.content_policy)?,
+        limiter: RateLimiter::builder(1_024).clock(Arc::clone(&clock)).build(),
+        ticks: Ticks::of(Arc::clone(&clock)),
+        cache: config.cache.map(Cache::new),
+        targets: live,
+        config,
+        clock,
+        quotas: None,
+        spent: Mutex::default(),
+    };
+    Ok(HardenedChat { inner: Arc::new(inner) })
+}
+
+/// Several chat models as one. Clones share what is learnt and spent.
+///
+/// One loop makes all attempts, of which each goes to the first target that is not cooling down and has room for the
+/// call: one request and as many tokens as question and answer may have, taken before the call and settled after it. A
+/// target that answers 429, 503 or 529 is left alone for as long as it says, one that fails several times in a row for its
+/// cooldown, and the next target is asked. A chat that is too long goes on to those that read more, one that is against a
+/// policy to those with another. The time left is split among the attempts that may follow. What a tenant may spend is
+/// reserved before and settled after. A stream may move on until its first words; from then on it ends with the error.
+#[derive(Clone)]
+pub struct HardenedChat {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    targets: Vec<Arc<Live<dyn ChatModel>>>,
+    order: Vec<usize>,
+    context_window: Vec<usize>,
+    content_policy: Vec<usize>,
+    config: HardenConfig,
+    limiter: RateLimiter,
+    clock: SharedClock,
+    ticks: Ticks,
+    cache: Option<Cache>,
+    quotas: Option<Quotas>,
+    spent: Mutex<BTreeMap<String, Spent>>,
+}
+
+impl fmt::Debug for HardenedChat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HardenedChat").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+/// Whatever a call returns once it has begun.
+enum Begun {
+    Whole(ChatResponse),
+    Stream(ChatStream, Delta),
+}
+
+impl HardenedChat {
+    /// The same with quotas, of which [`HardenConfig::quota`] names the one that bounds spending.
+    ///
+    /// # Errors
+    /// [`ProviderError::Config`] when clones exist already.
+    pub fn quotas(mut self, quotas: Quotas) -> Result<Self, ProviderError> {
+        let inner = Arc::get_mut(&mut self.inner).ok_or_else(|| ProviderError::Config {
+            key: "quotas".to_owned(),
+            message: "must be given before the first clone is made".to_owned(),
+        })?;
+        inner.quotas = Some(quotas);
+        Ok(self)
+    }
+
+    /// What a tenant has spent in this process, by `realm/tenant`; the empty name is for calls without one.
+    pub fn spent(&self, tenant: &str) -> Spent {
+        let spent = self.inner.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// The targets that are left alone at the moment, and for how long.
+    pub fn cooling(&self) -> Vec<(String, Duration)> {
+        let cooling = |live: &Arc<Live<dyn ChatModel>>| {
+            Some((live.target.name.to_string(), live.cooling(&self.inner.ticks)?))
+        };
+        self.inner.targets.iter().filter_map(cooling).collect()
+    }
+
+    /// A whole answer.
+    ///
+    /// Cancel-safe: dropped, the call is given up; what was reserved for it counts as used.
+    ///
+    /// # Errors
+    /// [`ProviderError`]: the last target's own, or why none was called.
+    pub async fn complete(
+        &self,
+        context: &Context,
+        request: &ChatRequest,
+    ) -> Result<ChatResponse, ProviderError> {
+        let inner = &*self.inner;
+        let Some(cache) = &inner.cache else { return self.ask(context, request).await };
+        let Some(question) = Question::of(&tenant(context), request) else {
+            return self.ask(context, request).await;
+        };
+        loop {
+            match cache.find(question, &inner.ticks) {
+                Found::Known(answer) => return Ok((*answer).clone()),
+                Found::Ask(asking) => {
+                    let answer = Arc::new(self.ask(context, request).await?);
+                    asking.answered(&answer, &inner.ticks);
+                    return Ok((*answer).clone());
+                }
+                Found::Asked(mut told) => {
+                    let answer =
+                        async { told.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone()) };
+                    match context.deadline.run(&*inner.clock, answer).await {
+                        Ok(Some(answer)) => return Ok((*answer).clone()),
+                        // Whoever asked has given up or failed: somebody else's turn.
+                        Ok(None) => {}
+                        Err(_) => return Err(ProviderError::Deadline),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, context: &Context, request: &ChatRequest) -> Result<ChatResponse, ProviderError> {
+        match self.begin(context, request, false).await? {
+            (Begun::Whole(answer), call) => {
+                call.used(answer.usage).await;
+                Ok(answer)
+            }
+            (Begun::Stream(..), _) => Err(ProviderError::GivenUp),
+        }
+    }
+
+    /// An answer bit by bit. It returns with the answer's first words; until then targets may change.
+    ///
+    /// Dropped, or broken off, what was heard is counted: as many tokens as its text may have.
+    ///
+    /// # Errors
+    /// As [`complete`](Self::complete); after the first words the stream itself ends with
+    /// [`ProviderError::BrokeOff`].
+    pub async fn stream(
+        &self,
+        context: &Context,
+        request: &ChatRequest,
+    ) -> Result<impl Stream<Item = Result<Delta, ProviderError>> + Send + use<>, ProviderError> {
+        let (begun, call) = self.begin(context, request, true).await?;
+        let Begun::Stream(mut rest, first) = begun else { return Err(ProviderError::GivenUp) };
+        let (clock, deadline) = (Arc::clone(&self.inner.clock), call.deadline);
+        Ok(async_stream::stream! {
+            let mut call = Heard { call: Some(call), text: 0, usage: None };
+            call.hear(&first);
+            yield Ok(first);
+            loop {
+                let next = std::future::poll_fn(|cx| rest.as_mut().poll_next(cx));
+                match deadline.run(&*clock, next).await {
+                    Err(_) => {
+                        call.end(Some(&ProviderError::Deadline)).await;
+                        yield Err(ProviderError::Deadline);
+                        return;
+                    }
+                    Ok(None) => {
+                        call.end(None).await;
+                        return;
+                    }
+                    Ok(Some(Ok(delta))) => {
+                        call.hear(&delta);
+                        yield Ok(delta);
+                    }
+                    Ok(Some(Err(error))) => {
+                        let target = call.target();
+                        let error = ProviderError::BrokeOff { target, why: error.to_string() };
+                        call.end(Some(&error)).await;
+                        yield Err(error);
+                        return;
+                    }
+                }
+            }
+        })
+    }
+
+    /// The one loop: attempts until one has begun to answer.
+    async fn begin(
+        &self,
+        context: &Context,
+        request: &ChatRequest,
+        stream: bool,
+    ) -> Result<(Begun, Call), ProviderError> {
+        let inner = &*self.inner;
+        let clock = &*inner.clock;
+        let deadline = context.deadline.narrow(Deadline::after(clock, inner.config.timeout));
+        let mut chain = &inner.order;
+        let mut last = None;
+        let mut tried = Vec::new();
+        for attempt in 0..inner.config.max_attempts {
+            if deadline.is_expired(clock) || expired(context, clock) {
+                return Err(last.unwrap_or(ProviderError::Deadline));
+            }
+            let (live, room) = match self.pick(chain, &mut tried, request, deadline).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(last.unwrap_or(error)),
+            };
+            let reserved = match self.reserve(context, &live, request).await {
+                Ok(reserved) => reserved,
+                Err(error) => {
+                    room.unused();
+                    return Err(error);
+                }
+            };
+            let call = Call {
+                chat: self.clone(),
+                live: Arc::clone(&live),
+                room,
+                reserved,
+                tenant: context.tenant.clone(),
+                deadline,
+                told: Told::default(),
+                most: Usage { prompt: request.estimate(), completion: request.max_tokens },
+            };
+            let after =
+                (inner.config.max_attempts - attempt).min(u32::try_from(chain.len()).unwrap_or(1)).max(1);
+            let share = deadline.remaining(clock).map_or(inner.config.attempt_timeout, |left| left / after);
+            let share = share.min(inner.config.attempt_timeout);
+            let error = match self.attempt(context, &live, request, stream, share, deadline).await {
+                Ok((begun, told)) => {
+                    live.succeeded();
+                    return Ok((begun, Call { told, ..call }));
+                }
+                Err(error) => error,
+            };
+            live.failed(&error, &inner.ticks);
+            // A call that timed out may have been answered and paid for; one that was refused was not.
+            if matches!(error, ProviderError::TimedOut { .. } | ProviderError::Deadline) {
+                drop(call);
+            } else {
+                call.unused().await;
+            }
+            let special = match &error {
+                ProviderError::ContextWindow { .. } => Some(&inner.context_window),
+                ProviderError::ContentPolicy { .. } => Some(&inner.content_policy),
+                _ => None,
+            };
+            match special {
+                Some(next) if !next.is_empty() && !std::ptr::eq(chain, next) => {
+                    (chain, tried) = (next, Vec::new());
+                }
+                _ if error.moves_on() => {}
+                _ => return Err(error),
+            }
+            tracing::debug!(target_name = %live.target.name, error = %error, "a target failed");
+            last = Some(error);
+        }
+        Err(last.unwrap_or(ProviderError::Deadline))
+    }
+
+    /// The first target of the chain that is not cooling down and has room, waiting for room if all that are left have none.
+    /// Those that were tried come after those that were not.
+    async fn pick(
+        &self,
+        chain: &[usize],
+        tried: &mut Vec<usize>,
+        request: &ChatRequest,
+        deadline: Deadline,
+    ) -> Result<(Arc<Live<dyn ChatModel>>, Room), ProviderError> {
+        let inner = &*self.inner;
+        let tokens = request.estimate().saturating_add(request.max_tokens);
+        let began = inner.ticks.now();
+        loop {
+            let (mut limited, mut cooling): (Option<ProviderError>, Option<Duration>) = (None, None);
+            let mut wait = None::<Duration>;
+            let fresh = chain.iter().filter(|index| !tried.contains(index));
+            let again = chain.iter().filter(|index| tried.contains(index));
+            let mut found = None;
+            for index in fresh.chain(again) {
+                let Some(live) = inner.targets.get(*index) else { continue };
+                if let Some(left) = live.cooling(&inner.ticks) {
+                    cooling = Some(cooling.map_or(left, |own| own.min(left)));
+                    continue;
+                }
+                match live.reserve(&inner.limiter, tokens) {
+                    Ok(room) => {
+                        found = Some((*index, Arc::clone(live), room));
+                        break;
+                    }
+                    Err(error) => {
+                        if let ProviderError::Limited { retry_after: Some(after), .. } = &error {
+                            wait = Some(wait.map_or(*after, |own| own.min(*after)));
+                        }
+                        limited = Some(error);
+                    }
+                }
+            }
+            if let Some((index, live, room)) = found {
+                if !tried.contains(&index) {
+                    tried.push(index);
+                }
+                return Ok((live, room));
+            }
+            let waited = Duration::from_nanos(inner.ticks.now().saturating_sub(began));
+            // Whichever comes first: room, or the end of a cooldown.
+            let wait = match (wait, cooling) {
+                (Some(room), Some(cool)) => Some(room.min(cool)),
+                (room, cool) => room.or(cool),
+            };
+            let left = deadline.remaining(&*inner.clock);
+            match wait {
+                Some(wait)
+                    if waited + wait <= inner.config.max_wait && left.is_none_or(|left| wait < left) =>
+                {
+                    inner.clock.sleep(wait.max(Duration::from_millis(1))).await;
+                }
+                _ => {
+                    return Err(limited
+                        .unwrap_or(ProviderError::AllCooling { retry_after: cooling.unwrap_or_default() }));
+                }
+            }
+        }
+    }
+
+    /// Reserves what the call may cost at most.
+    async fn reserve(
+        &self,
+        context: &Context,
+        live: &Live<dyn ChatModel>,
+        request: &ChatRequest,
+    ) -> Result<u64, ProviderError> {
+        let inner = &*self.inner;
+        let (Some(quotas), Some(name), Some(tenant)) = (&inner.quotas, &inner.config.quota, &context.tenant)
+        else {
+            return Ok(0);
+        };
+        let most = Usage { prompt: request.estimate(), completion: request.max_tokens };
+        let micros = live.target.config.price.of(most).micros();
+        match quotas.take(tenant, name, micros).await {
+            Ok(_) => Ok(micros),
+            Err(error) => Err(ProviderError::BudgetSpent(error.into())),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        context: &Context,
+        live: &Live<dyn ChatModel>,
+        request: &ChatRequest,
+        stream: bool,
+        share: Duration,
+        deadline: Deadline,
+    ) -> Result<(Begun, Told), ProviderError> {
+        let clock = &*self.inner.clock;
+        let name = &*live.target.name;
+        let own = context.clone().with_deadline(deadline);
+        let work = async {
+            if !stream {
+                let (answer, told) = live.target.model.complete(&own, name, request).await?;
+                return Ok((Begun::Whole(answer), told));
+            }
+            let (mut rest, told) = live.target.model.stream(&own, name, request).await?;
+            loop {
+                match std::future::poll_fn(|cx| rest.as_mut().poll_next(cx)).await {
+                    Some(Ok(first)) => {
+                        // A piece that says nothing is not yet an answer: the next one may be an error.
+                        let silent =
+                            first.content.is_empty() && first.finish.is_none() && first.usage.is_none();
+                        if !silent || !first.more.is_empty() {
+                            return Ok((Begun::Stream(rest, first), told));
+                        }
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => {
+                        let why = "the stream ended before its first words".to_owned();
+                        return Err(ProviderError::Failed { target: name.to_owned(), why });
+                    }
+                }
+            }
+        };
+        match Deadline::after(clock, share).narrow(deadline).run(clock, work).await {
+            Ok(answer) => answer,
+            Err(_) if deadline.is_expired(clock) => Err(ProviderError::Deadline),
+            Err(_) => Err(ProviderError::TimedOut { target: name.to_owned(), after: share }),
+        }
+    }
+}
+
+fn tenant(context: &Context) -> String {
+    context.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default()
+}
+
+/// A call that has been given room and money.
+struct Call {
+    chat: HardenedChat,
+    live: Arc<Live<dyn ChatModel>>,
+    room: Room,
+    reserved: u64,
+    tenant: Option<Arc<runtime_kernel::TenantContext>>,
+    deadline: Deadline,
+    /// What question and answer may have at most.
+    most: Usage,
+    /// What the provider said of its limits.
+    told: Told,
+}
+
+/// Dropped without a word, what was reserved counts as used, and what was spent is not known.
+impl Call {
+    async fn used(self, usage: Usage) {
+        let cost = self.live.target.config.price.of(usage);
+        let inner = &*self.chat.inner;
+        let name = self.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default();
+        {
+            let mut all = inner.spent.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = if all.len() < MOST_TENANTS || all.contains_key(&name) { name } else { String::new() };
+            let spent = all.entry(name).or_default();
+            spent.calls += 1;
+            spent.prompt += u64::from(usage.prompt);
+            spent.completion += u64::from(usage.completion);
+            spent.cost = spent.cost + cost;
+        }
+        let (room, left) = (self.room, self.reserved.saturating_sub(cost.micros()));
+        room.used(usage.total());
+        // After ours has come back: of the two counts the smaller one holds.
+        self.live.told(&inner.limiter, self.told);
+        give_back(inner, self.tenant.as_deref(), left).await;
+    }
+
+    async fn unused(self) {
+        self.room.unused();
+        give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved).await;
+    }
+}
+
+async fn give_back(inner: &Inner, tenant: Option<&runtime_kernel::TenantContext>, micros: u64) {
+    if let (Some(quotas), Some(name), Some(tenant), true) =
+        (&inner.quotas, &inner.config.quota, tenant, micros > 0)
+        && let Err(error) = quotas.release(tenant, name, micros).await
+    {
+        tracing::warn!(error = %error, micros, "what a call did not cost could not be given back");
+    }
+}
+
+/// What has been heard of a stream; settled at its end, or when it is dropped.
+struct Heard {
+    call: Option<Call>,
+    text: usize,
+    usage: Option<Usage>,
+}
+
+impl Heard {
+    fn hear(&mut self, delta: &Delta) {
+        self.text += delta.content.len();
+        self.usage = delta.usage.or(self.usage);
+    }
+
+    fn target(&self) -> String {
+        self.call.as_ref().map(|call| call.live.target.name.to_string()).unwrap_or_default()
+    }
+
+    async fn end(&mut self, error: Option<&ProviderError>) {
+        let Some(call) = self.call.take() else { return };
+        if let Some(error) = error {
+            call.live.failed(error, &call.chat.inner.ticks);
+        }
+        // Without the provider's own word: no more tokens than the answer had bytes.
+        let heard = u32::try_from(self.text).unwrap_or(u32::MAX).min(call.most.completion);
+        let usage = self.usage.unwrap_or(Usage { prompt: call.most.prompt, completion: heard });
+        call.used(usage).await;
+    }
+}

@@ -1,0 +1,348 @@
+//! A client of the OpenAI wire format: chat completions, streamed or not, and embeddings.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{HeaderMap, StatusCode};
+use runtime_client::{Client, RequestBuilder, Response, parse_retry_after};
+use runtime_kernel::{Context, SharedClock};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::ProviderError;
+use crate::port::{ChatModel, ChatStream, EmbeddingModel, Told};
+use crate::sse::SseParser;
+use crate::wire::{ChatRequest, ChatResponse, Delta, Embeddings, Finish, Message, Role, Usage};
+
+/// The largest event of a stream.
+const MOST_EVENT: usize = 1 << 20;
+
+/// Where a model is.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct OpenAiConfig {
+    /// The beginning of the URLs: `https://api.openai.com/v1`.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// The key to show; never printed.
+    pub key: Option<String>,
+}
+
+impl fmt::Debug for OpenAiConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAiConfig")
+            .field("url", &self.url)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OpenAiConfig {
+    /// A model behind a URL.
+    pub fn new(url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self { url: url.into(), model: model.into(), key: None }
+    }
+
+    /// Shows this key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+}
+
+/// A model that speaks the OpenAI wire format. It makes one attempt at a time: retries and fallbacks are
+/// [`harden_ai`](crate::harden_ai)'s.
+#[derive(Clone, Debug)]
+pub struct OpenAi {
+    client: Client,
+    config: OpenAiConfig,
+    clock: SharedClock,
+}
+
+#[derive(Deserialize)]
+struct Whole {
+    #[serde(default)]
+    model: String,
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Spoken,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Spoken {
+    #[serde(default)]
+    role: Option<Role>,
+    #[serde(default)]
+    content: Option<String>,
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Piece>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Piece {
+    #[serde(default)]
+    delta: Spoken,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Vectors {
+    data: Vec<Vector>,
+    #[serde(default)]
+    usage: Usage,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    index: usize,
+    embedding: Vec<f32>,
+}
+
+impl OpenAi {
+    /// A model by its configuration. The client must be allowed to call it, and needs no retries of its own.
+    pub fn new(client: Client, config: OpenAiConfig, clock: SharedClock) -> Self {
+        Self { client, config, clock }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        let url = format!("{}/{path}", self.config.url.trim_end_matches('/'));
+        // One loop retries, and it is not here.
+        let request = self.client.post(&url).json(body).repeatable(false);
+        match &self.config.key {
+            Some(key) => request.header("authorization", &format!("Bearer {key}")),
+            None => request,
+        }
+    }
+
+    async fn send(
+        &self,
+        context: &Context,
+        target: &str,
+        request: RequestBuilder,
+    ) -> Result<(Response, Told), ProviderError> {
+        let answer = request.send(&context.clone().with_caller_retries(true)).await;
+        let answer = answer.map_err(|error| ProviderError::of_client(target, error))?;
+        let told = told(answer.headers());
+        if answer.status().is_success() {
+            return Ok((answer, told));
+        }
+        let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = asked.and_then(|value| parse_retry_after(value, self.clock.utc()));
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        Err(refusal(target, status, retry_after, &text))
+    }
+
+    fn chat(&self, request: &ChatRequest, stream: bool) -> Result<Value, ProviderError> {
+        let wrong = |message: String| ProviderError::Config { key: "request".to_owned(), message };
+        let mut body = serde_json::to_value(request).map_err(|error| wrong(error.to_string()))?;
+        let fields = body.as_object_mut().ok_or_else(|| wrong("must be an object".to_owned()))?;
+        fields.insert("model".to_owned(), self.config.model.clone().into());
+        if stream {
+            fields.insert("stream".to_owned(), true.into());
+            fields.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+        }
+        Ok(body)
+    }
+}
+
+/// What a status and its body mean.
+fn refusal(target: &str, status: StatusCode, retry_after: Option<Duration>, text: &str) -> ProviderError {
+    let target = target.to_owned();
+    let body: Value = serde_json::from_str(text).unwrap_or_default();
+    let error = body.get("error").unwrap_or(&body);
+    let field = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (code, kind, message) = (field("code"), field("type"), field("message"));
+    let says = |words: &[&str]| words.iter().any(|word| code.contains(word) || kind.contains(word));
+    match status.as_u16() {
+        401 | 403 => ProviderError::Unauthorized { target },
+        429 => ProviderError::RateLimited { target, retry_after },
+        503 | 529 => ProviderError::Overloaded { target, retry_after },
+        _ if says(&["context_length", "context_window", "request_too_large"]) => {
+            ProviderError::ContextWindow { target }
+        }
+        400 | 422 if message.contains("maximum context length") => ProviderError::ContextWindow { target },
+        413 => ProviderError::ContextWindow { target },
+        _ if says(&["content_policy", "content_filter", "moderation"]) => {
+            ProviderError::ContentPolicy { target }
+        }
+        408 | 500..=599 => ProviderError::Failed { target, why: format!("it answered {status}") },
+        code => {
+            let message: String = message.chars().take(500).collect();
+            ProviderError::Invalid { target, status: code, message }
+        }
+    }
+}
+
+/// `x-ratelimit-remaining-requests`, `-tokens` and `x-ratelimit-reset-tokens` (`6m0s`, `120ms`, or seconds).
+fn told(headers: &HeaderMap) -> Told {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let number = |name: &str| text(name).and_then(|value| value.trim().parse().ok());
+    Told {
+        requests: number("x-ratelimit-remaining-requests"),
+        tokens: number("x-ratelimit-remaining-tokens"),
+        reset: text("x-ratelimit-reset-tokens").and_then(|value| {
+            let bare = value.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            bare.or_else(|| runtime_kernel::units::duration::parse(value).ok())
+        }),
+    }
+}
+
+fn failed(target: &str, why: impl Into<String>) -> ProviderError {
+    ProviderError::Failed { target: target.to_owned(), why: why.into() }
+}
+
+#[async_trait]
+impl ChatModel for OpenAi {
+    async fn complete(
+        &self,
+        context: &Context,
+        target: &str,
+        request: &ChatRequest,
+    ) -> Result<(ChatResponse, Told), ProviderError> {
+        let request = self.post("chat/completions", &self.chat(request, false)?);
+        let (answer, told) = self.send(context, target, request).await?;
+        let whole: Whole = match answer.json().await {
+            Ok(whole) => whole,
+            Err(runtime_client::ClientError::Decode(_)) => {
+                return Err(failed(target, "its answer is no completion"));
+            }
+            Err(error) => return Err(ProviderError::of_client(target, error)),
+        };
+        let Some(choice) = whole.choices.into_iter().next() else {
+            return Err(failed(target, "its answer has no choices"));
+        };
+        let Spoken { role, content, more } = choice.message;
+        let response = ChatResponse {
+            target: target.to_owned(),
+            model: whole.model,
+            message: Message {
+                role: role.unwrap_or(Role::Assistant),
+                content: content.unwrap_or_default(),
+                more,
+            },
+            finish: Finish::parse(choice.finish_reason.as_deref().unwrap_or("stop")),
+            usage: whole.usage.unwrap_or_default(),
+        };
+        Ok((response, told))
+    }
+
+    async fn stream(
+        &self,
+        context: &Context,
+        target: &str,
+        request: &ChatRequest,
+    ) -> Result<(ChatStream, Told), ProviderError> {
+        let request = self.post("chat/completions", &self.chat(request, true)?);
+        let (mut answer, told) = self.send(context, target, request).await?;
+        let target = target.to_owned();
+        let stream = async_stream::stream! {
+            let mut parser = SseParser::new(MOST_EVENT);
+            loop {
+                let chunk = match answer.chunk().await {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) => {
+                        yield Err(failed(&target, "the stream ended without its last event"));
+                        return;
+                    }
+                    Err(error) => {
+                        yield Err(ProviderError::of_client(&target, error));
+                        return;
+                    }
+                };
+                let events = match parser.push(&chunk) {
+                    Ok(events) => events,
+                    Err(error) => {
+                        yield Err(failed(&target, error.to_string()));
+                        return;
+                    }
+                };
+                for event in events {
+                    if event.data == "[DONE]" {
+                        return;
+                    }
+                    match delta(&target, &event.data) {
+                        Ok(delta) => yield Ok(delta),
+                        Err(error) => {
+                            yield Err(error);
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        Ok((Box::pin(stream), told))
+    }
+}
+
+fn delta(target: &str, data: &str) -> Result<Delta, ProviderError> {
+    let chunk: Chunk =
+        serde_json::from_str(data).map_err(|_| failed(target, "an event is no piece of a completion"))?;
+    if let Some(error) = chunk.error {
+        let status =
+            error.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return Err(refusal(target, status, None, &json!({ "error": error }).to_string()));
+    }
+    let piece = chunk.choices.into_iter().next();
+    let (spoken, finish) = piece.map_or_else(Default::default, |piece| (piece.delta, piece.finish_reason));
+    Ok(Delta {
+        content: spoken.content.unwrap_or_default(),
+        more: spoken.more,
+        finish: finish.as_deref().map(Finish::parse),
+        usage: chunk.usage,
+    })
+}
+
+#[async_trait]
+impl EmbeddingModel for OpenAi {
+    async fn embed(
+        &self,
+        context: &Context,
+        target: &str,
+        texts: &[String],
+    ) -> Result<(Embeddings, Told), ProviderError> {
+        let body = json!({ "model": self.config.model, "input": texts, "encoding_format": "float" });
+        let (answer, told) = self.send(context, target, self.post("embeddings", &body)).await?;
+        let mut found: Vectors = match answer.json().await {
+            Ok(found) => found,
+            Err(runtime_client::ClientError::Decode(_)) => {
+                return Err(failed(target, "its answer has no vectors"));
+            }
+            Err(error) => return Err(ProviderError::of_client(target, error)),
+        };
+        // Their order is not promised.
+        found.data.sort_by_key(|vector| vector.index);
+        let in_order = found.data.iter().map(|vector| vector.index).eq(0..texts.len());
+        if !in_order {
+            return Err(failed(
+                target,
+                format!("it gave {} vectors for {} texts", found.data.len(), texts.len()),
+            ));
+        }
+        let vectors = found.data.into_iter().map(|vector| vector.embedding).collect();
+        Ok((Embeddings { vectors, usage: found.usage }, told))
+    }
+}

@@ -1,0 +1,179 @@
+//! One model at one provider, with its limits and how it fares.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use runtime_kernel::{Clock, Ticks};
+use runtime_ratelimit::{LimitError, Rate, RateLimiter, Reservation};
+use serde::{Deserialize, Serialize};
+
+use crate::cost::Price;
+use crate::error::ProviderError;
+use crate::port::{ChatModel, Told};
+
+/// What is known of a target beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TargetConfig {
+    /// How many requests a minute it takes; 0, as by default, for any number.
+    pub requests_per_minute: u32,
+    /// How many tokens a minute, those of question and answer together; 0, as by default, for any number.
+    pub tokens_per_minute: u32,
+    /// What tokens cost. Nothing by default.
+    pub price: Price,
+    /// After how many failures in a row it is left alone. Default 3.
+    pub allowed_failures: u32,
+    /// For how long, unless it says so itself. Default 30 s.
+    #[serde(with = "runtime_kernel::units::duration")]
+    pub cooldown: Duration,
+    /// The longest time it is left alone, whatever it says. Default 5 min.
+    #[serde(with = "runtime_kernel::units::duration")]
+    pub max_cooldown: Duration,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: 0,
+            tokens_per_minute: 0,
+            price: Price::default(),
+            allowed_failures: 3,
+            cooldown: Duration::from_secs(30),
+            max_cooldown: Duration::from_mins(5),
+        }
+    }
+}
+
+/// One model at one provider.
+pub struct Target<M: ?Sized = dyn ChatModel> {
+    pub(crate) name: Arc<str>,
+    pub(crate) model: Arc<M>,
+    pub(crate) config: TargetConfig,
+}
+
+impl<M: ?Sized> Clone for Target<M> {
+    fn clone(&self) -> Self {
+        Self { name: Arc::clone(&self.name), model: Arc::clone(&self.model), config: self.config }
+    }
+}
+
+impl<M: ?Sized> fmt::Debug for Target<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: ?Sized> Target<M> {
+    /// A model by the name it has in errors, limits and answers.
+    pub fn new(name: impl Into<Arc<str>>, model: Arc<M>, config: TargetConfig) -> Self {
+        Self { name: name.into(), model, config }
+    }
+}
+
+/// A target with what is learnt of it.
+pub(crate) struct Live<M: ?Sized> {
+    pub(crate) target: Target<M>,
+    requests: Option<Rate>,
+    tokens: Option<Rate>,
+    failures: AtomicU32,
+    cool_until: AtomicU64,
+}
+
+/// The room a call was given; settled when it is known what it used.
+#[derive(Debug)]
+pub(crate) struct Room(Option<Reservation>);
+
+impl Room {
+    /// The call was made, and used so many tokens.
+    pub(crate) fn used(self, tokens: u32) {
+        if let Some(reservation) = self.0 {
+            reservation.settle(tokens);
+        }
+    }
+
+    /// Nothing was used.
+    pub(crate) fn unused(self) {
+        self.used(0);
+    }
+}
+
+impl<M: ?Sized> Live<M> {
+    pub(crate) fn new(target: Target<M>) -> Result<Self, ProviderError> {
+        let rate = |key: &str, per_minute: u32| {
+            let rate = (per_minute > 0).then(|| Rate::per_minute(per_minute)).transpose();
+            rate.map_err(|error| ProviderError::Config {
+                key: format!("{}.{key}", target.name),
+                message: error.to_string(),
+            })
+        };
+        let requests = rate("requests_per_minute", target.config.requests_per_minute)?;
+        let tokens = rate("tokens_per_minute", target.config.tokens_per_minute)?;
+        Ok(Self { target, requests, tokens, failures: AtomicU32::new(0), cool_until: AtomicU64::new(0) })
+    }
+
+    /// How long it is left alone yet.
+    pub(crate) fn cooling(&self, ticks: &Ticks) -> Option<Duration> {
+        let left = self.cool_until.load(Ordering::Relaxed).saturating_sub(ticks.now());
+        (left > 0).then(|| Duration::from_nanos(left))
+    }
+
+    /// Room for a call of so many tokens: one request and the tokens, both or none.
+    pub(crate) fn reserve(&self, limiter: &RateLimiter, tokens: u32) -> Result<Room, ProviderError> {
+        let name = &*self.target.name;
+        let refused = |error: LimitError| ProviderError::Limited {
+            target: name.to_owned(),
+            tokens,
+            retry_after: error.retry_after(),
+        };
+        let room = match self.tokens {
+            Some(rate) => Some(limiter.reserve(&(name, "tokens"), rate, tokens).map_err(refused)?),
+            None => None,
+        };
+        if let Some(rate) = self.requests
+            && let Err(error) = limiter.check(&(name, "requests"), rate)
+        {
+            Room(room).unused();
+            return Err(refused(error));
+        }
+        Ok(Room(room))
+    }
+
+    /// The provider counts itself: where it has less left than we believe, it is right.
+    pub(crate) fn told(&self, limiter: &RateLimiter, told: Told) {
+        let name = &*self.target.name;
+        let sync = |kind: &'static str, rate: Option<Rate>, left: Option<u32>| {
+            let (Some(rate), Some(left)) = (rate, left) else { return };
+            let believed = limiter.peek(&(name, kind), rate).remaining();
+            if believed > left {
+                limiter.take_up_to(&(name, kind), rate, believed - left);
+            }
+        };
+        sync("requests", self.requests, told.requests);
+        sync("tokens", self.tokens, told.tokens);
+    }
+
+    pub(crate) fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self, error: &ProviderError, ticks: &Ticks) {
+        let config = &self.target.config;
+        let Some((time, at_once)) = error.cools(config.cooldown) else { return };
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if at_once || failures >= config.allowed_failures {
+            self.failures.store(0, Ordering::Relaxed);
+            let nanos = u64::try_from(time.min(config.max_cooldown).as_nanos()).unwrap_or(u64::MAX >> 1);
+            self.cool_until.fetch_max(ticks.now().saturating_add(nanos), Ordering::Relaxed);
+        }
+    }
+}
+
+pub(crate) fn expired(context: &runtime_kernel::Context, clock: &dyn Clock) -> bool {
+    context.deadline.is_expired(clock)
+}

@@ -1,0 +1,158 @@
+//! Chats and embeddings as the OpenAI API writes them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Role {
+    /// What the model shall be.
+    System,
+    /// Who asks.
+    User,
+    /// The model.
+    Assistant,
+    /// What a tool answered.
+    Tool,
+}
+
+/// One message of a chat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+    /// Whatever else the wire format has: `name`, `tool_calls`, `tool_call_id`, …
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Message {
+    /// A message of a user.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self { role: Role::User, content: content.into(), more: Map::new() }
+    }
+
+    /// What the model shall be.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self { role: Role::System, content: content.into(), more: Map::new() }
+    }
+}
+
+/// What is asked of a chat model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChatRequest {
+    /// The chat so far.
+    pub messages: Vec<Message>,
+    /// How many tokens the answer may have at most. It bounds what a call can cost, and is reserved before it is made.
+    pub max_tokens: u32,
+    /// How free the answer is: 0 to 2.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub temperature: Option<f64>,
+    /// Whatever else the wire format has: `tools`, `response_format`, `stop`, `seed`, …
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl ChatRequest {
+    /// A chat whose answer has at most so many tokens.
+    pub fn new(messages: impl Into<Vec<Message>>, max_tokens: u32) -> Self {
+        Self { messages: messages.into(), max_tokens, temperature: None, more: Map::new() }
+    }
+
+    /// About how many tokens the messages are, not fewer than English text has: a token for every three bytes, and eight
+    /// for each message.
+    pub fn estimate(&self) -> u32 {
+        let one = |message: &Message| message.content.len().div_ceil(3) + 8;
+        u32::try_from(self.messages.iter().map(one).sum::<usize>()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Tokens a call has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Those of the question.
+    #[serde(rename = "prompt_tokens", default)]
+    pub prompt: u32,
+    /// Those of the answer.
+    #[serde(rename = "completion_tokens", default)]
+    pub completion: u32,
+}
+
+impl Usage {
+    /// Together.
+    pub fn total(self) -> u32 {
+        self.prompt.saturating_add(self.completion)
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Finish {
+    /// It was complete.
+    Stop,
+    /// It had as many tokens as it may.
+    Length,
+    /// The provider's policy cut it.
+    ContentFilter,
+    /// The model asks for a tool.
+    ToolCalls,
+    /// Something else.
+    Other(String),
+}
+
+impl Finish {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "stop" => Self::Stop,
+            "length" => Self::Length,
+            "content_filter" => Self::ContentFilter,
+            "tool_calls" => Self::ToolCalls,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ChatResponse {
+    /// The target that answered.
+    pub target: String,
+    /// The model that answered.
+    pub model: String,
+    /// What it says.
+    pub message: Message,
+    /// Why it ended.
+    pub finish: Finish,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// A piece of a streamed answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Delta {
+    /// The next words.
+    pub content: String,
+    /// Whatever else the piece has: parts of `tool_calls`, …
+    pub more: Map<String, Value>,
+    /// Why the answer ended, in its last piece.
+    pub finish: Option<Finish>,
+    /// What the call used, if the provider says so, after the last piece.
+    pub usage: Option<Usage>,
+}
+
+/// Vectors, one for each text, in their order.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Embeddings {
+    /// The vectors.
+    pub vectors: Vec<Vec<f32>>,
+    /// What they used.
+    pub usage: Usage,
+}

@@ -1,0 +1,18 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests fail by panicking"
+)]
+
+mod it {
+    mod chats;
+    mod cost;
+    mod database;
+    mod embeddings;
+    mod script;
+    mod sse;
+    mod thousand;
+}

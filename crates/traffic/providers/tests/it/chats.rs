@@ -1,0 +1,283 @@
+//! Targets, chains, cooldowns, limits, caps and the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use runtime_kernel::{
+    Classify, Context, Deadline, ErrorKind, Name, Retry, Source, SystemClock, TenantContext,
+};
+use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas};
+use runtime_providers::{
+    CacheConfig, Chains, ChatRequest, HardenConfig, HardenedChat, Message, ProviderError, Target, harden_ai,
+};
+
+use super::script::{Act, Provider, target};
+
+fn context() -> Context {
+    Context::new(Source::Internal, &SystemClock)
+}
+
+fn question(text: &str) -> ChatRequest {
+    ChatRequest::new([Message::system("be brief"), Message::user(text)], 50)
+}
+
+fn hardened(targets: Vec<Target>, change: impl FnOnce(&mut HardenConfig, &mut Chains)) -> HardenedChat {
+    let (mut config, mut chains) = (HardenConfig::default(), Chains::default());
+    config.max_wait = Duration::ZERO;
+    change(&mut config, &mut chains);
+    harden_ai(targets, &chains, config, SystemClock::shared()).unwrap()
+}
+
+#[tokio::test]
+async fn each_failure_means_what_it_means() {
+    type Is = fn(&ProviderError) -> bool;
+    let cases: [(Act, Is, ErrorKind); 9] = [
+        (
+            Act::Refuse(429, Some("7"), "x"),
+            |e| e.retry() == Retry::After(Duration::from_secs(7)),
+            ErrorKind::RateLimited,
+        ),
+        (
+            Act::Refuse(529, None, "x"),
+            |e| matches!(e, ProviderError::Overloaded { .. }),
+            ErrorKind::Unavailable,
+        ),
+        (
+            Act::Refuse(503, Some("2"), "x"),
+            |e| matches!(e, ProviderError::Overloaded { retry_after: Some(_), .. }),
+            ErrorKind::Unavailable,
+        ),
+        (
+            Act::Refuse(400, None, "context_length_exceeded"),
+            |e| matches!(e, ProviderError::ContextWindow { .. }),
+            ErrorKind::TooLarge,
+        ),
+        (
+            Act::Refuse(400, None, "content_policy_violation"),
+            |e| matches!(e, ProviderError::ContentPolicy { .. }),
+            ErrorKind::Forbidden,
+        ),
+        (
+            Act::Refuse(401, None, "x"),
+            |e| matches!(e, ProviderError::Unauthorized { .. }),
+            ErrorKind::Internal,
+        ),
+        (
+            Act::Refuse(404, None, "model_not_found"),
+            |e| matches!(e, ProviderError::Invalid { status: 404, .. }),
+            ErrorKind::Invalid,
+        ),
+        (Act::Refuse(500, None, "x"), |e| matches!(e, ProviderError::Failed { .. }), ErrorKind::Unavailable),
+        (
+            Act::Refuse(413, None, "x"),
+            |e| matches!(e, ProviderError::ContextWindow { .. }),
+            ErrorKind::TooLarge,
+        ),
+    ];
+    for (act, is, kind) in cases {
+        let said = act.clone();
+        let (_, url) = Provider::start(move |_, _| said.clone()).await;
+        let chat = hardened(vec![target("one", &url, |_| {})], |config, _| config.max_attempts = 1);
+        let error = chat.complete(&context(), &question("hello")).await.unwrap_err();
+        assert!(is(&error) && error.kind() == kind, "{act:?}: {error:?}");
+        let Err(error) = chat.stream(&context(), &question("hello")).await else { panic!("{act:?}") };
+        assert!(is(&error) || matches!(error, ProviderError::AllCooling { .. }), "{act:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_who_gave_it_and_what_it_used_and_the_key_is_shown_to_the_provider_alone() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(3)).await;
+    let chat = hardened(vec![target("one", &url, |_| {})], |_, _| {});
+    let answer = chat.complete(&context(), &question("hello")).await.unwrap();
+    assert_eq!((answer.target.as_str(), answer.message.content.as_str()), ("one", "word word word "));
+    assert_eq!((answer.usage.total(), chat.spent("").calls), (6, 1));
+    assert_eq!(provider.ledger.lock().unwrap().keys, ["Bearer sk-secret"]);
+    let words: Vec<_> = chat.stream(&context(), &question("hello")).await.unwrap().collect().await;
+    assert!(words.iter().all(Result::is_ok));
+    assert_eq!(chat.spent("").completion, 6);
+}
+
+#[tokio::test]
+async fn the_next_target_is_asked_and_one_that_fails_is_left_alone_for_a_while() {
+    let (bad, bad_url) = Provider::start(|nth, _| match nth {
+        0 => Act::Refuse(429, Some("60"), "x"),
+        _ => Act::Answer(1),
+    })
+    .await;
+    let (good, good_url) = Provider::start(|_, _| Act::Answer(1)).await;
+    let chat = hardened(vec![target("bad", &bad_url, |_| {}), target("good", &good_url, |_| {})], |_, _| {});
+    for _ in 0..5 {
+        assert_eq!(chat.complete(&context(), &question("hello")).await.unwrap().target, "good");
+    }
+    assert_eq!((bad.asked().len(), good.asked().len()), (1, 5));
+    let cooling = chat.cooling();
+    assert!(cooling[0].0 == "bad" && cooling[0].1 > Duration::from_secs(50), "{cooling:?}");
+}
+
+#[tokio::test]
+async fn three_failures_in_a_row_cool_a_target_down_and_when_all_are_cool_the_error_says_for_how_long() {
+    let (provider, url) = Provider::start(|_, _| Act::Refuse(500, None, "x")).await;
+    let chat = hardened(vec![target("one", &url, |_| {})], |config, _| config.max_attempts = 2);
+    assert!(chat.complete(&context(), &question("a")).await.is_err());
+    assert!(chat.cooling().is_empty());
+    assert!(chat.complete(&context(), &question("b")).await.is_err());
+    assert_eq!(provider.asked().len(), 3, "the third failure cooled it down");
+    let error = chat.complete(&context(), &question("c")).await.unwrap_err();
+    let ProviderError::AllCooling { retry_after } = error else { panic!("{error}") };
+    assert!(retry_after > Duration::from_secs(25), "{retry_after:?}");
+}
+
+#[tokio::test]
+async fn long_chats_and_forbidden_ones_go_to_those_that_can_have_them() {
+    let (_, small) = Provider::start(|_, text| match text {
+        "long" => Act::Refuse(400, None, "context_length_exceeded"),
+        "forbidden" => Act::Refuse(400, None, "content_policy_violation"),
+        _ => Act::Answer(1),
+    })
+    .await;
+    let (_, large) = Provider::start(|_, _| Act::Answer(1)).await;
+    let (_, lenient) = Provider::start(|_, _| Act::Answer(1)).await;
+    let targets = vec![
+        target("small", &small, |_| {}),
+        target("large", &large, |_| {}),
+        target("lenient", &lenient, |_| {}),
+    ];
+    let chat = hardened(targets, |_, chains| {
+        chains.order = vec!["small".into()];
+        chains.context_window = vec!["large".into()];
+        chains.content_policy = vec!["lenient".into()];
+    });
+    for (text, expected) in [("short", "small"), ("long", "large"), ("forbidden", "lenient")] {
+        assert_eq!(chat.complete(&context(), &question(text)).await.unwrap().target, expected);
+    }
+    assert!(chat.cooling().is_empty(), "the question was the matter, not the target");
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_leaves_time_for_the_next() {
+    let (_, hanging) = Provider::start(|_, _| Act::Hang).await;
+    let (_, good) = Provider::start(|_, _| Act::Answer(1)).await;
+    let chat = hardened(vec![target("hanging", &hanging, |_| {}), target("good", &good, |_| {})], |_, _| {});
+    let deadline = Deadline::after(&SystemClock, Duration::from_secs(2));
+    let answer = chat.complete(&context().with_deadline(deadline), &question("a")).await.unwrap();
+    assert_eq!(answer.target, "good", "half of the time was the first one's");
+    let passed = Deadline::after(&SystemClock, Duration::ZERO);
+    let error = chat.complete(&context().with_deadline(passed), &question("a")).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Deadline));
+}
+
+#[tokio::test]
+async fn limits_are_kept_by_reserving_and_what_was_not_used_comes_back() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(2)).await;
+    let request = question("hello");
+    let needed = request.estimate() + request.max_tokens;
+    let limit = needed * 3 / 2;
+    let chat = hardened(vec![target("one", &url, |config| config.tokens_per_minute = limit)], |_, _| {});
+    // Each reserves two thirds of the limit and uses four tokens.
+    for _ in 0..5 {
+        chat.complete(&context(), &request).await.unwrap();
+    }
+    let mut large = request.clone();
+    large.max_tokens = limit;
+    let error = chat.complete(&context(), &large).await.unwrap_err();
+    assert!(
+        matches!(error, ProviderError::Limited { retry_after: None, .. }),
+        "it would never fit: {error:?}"
+    );
+    let one = hardened(vec![target("one", &url, |config| config.requests_per_minute = 2)], |_, _| {});
+    for _ in 0..2 {
+        one.complete(&context(), &request).await.unwrap();
+    }
+    let error = one.complete(&context(), &request).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Limited { retry_after: Some(_), .. }), "{error:?}");
+    assert_eq!(provider.asked().len(), 7);
+}
+
+#[tokio::test]
+async fn the_provider_is_believed_when_it_has_less_left() {
+    let headers = &[("x-ratelimit-remaining-requests", "100"), ("x-ratelimit-remaining-tokens", "10")];
+    let (provider, url) = Provider::start(move |_, _| Act::Saying(1, headers)).await;
+    let chat = hardened(vec![target("one", &url, |config| config.tokens_per_minute = 6_000)], |_, _| {});
+    chat.complete(&context(), &question("hello")).await.unwrap();
+    let error = chat.complete(&context(), &question("hello")).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Limited { .. }), "somebody else uses the same key: {error:?}");
+    assert_eq!(provider.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_tenant_spends_no_more_than_it_may_and_what_a_call_did_not_cost_comes_back() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(2)).await;
+    let price = |config: &mut runtime_providers::TargetConfig| {
+        // A dollar a token, of question and answer alike.
+        config.price = runtime_providers::Price { prompt: 1_000_000_000_000, completion: 1_000_000_000_000 };
+    };
+    let request = question("hello");
+    let most = u64::from(request.estimate() + request.max_tokens);
+    let budget = [("ai".to_owned(), QuotaConfig::standing((most + 10) * 1_000_000))].into();
+    let quotas = Quotas::new(Arc::new(MemoryQuotas::new()), budget, SystemClock::shared()).unwrap();
+    let chat = hardened(vec![target("one", &url, price)], |config, _| config.quota = Some("ai".into()));
+    let chat = chat.quotas(quotas.clone()).unwrap();
+    let tenant = |name| TenantContext::tenant(Name::new("main").unwrap(), Name::new(name).unwrap());
+    let acme = context().with_tenant(tenant("acme"));
+    for calls in 1..=3u64 {
+        chat.complete(&acme, &request).await.unwrap();
+        let used = quotas.usage(&tenant("acme"), "ai").await.unwrap().used;
+        assert_eq!(used, calls * 4_000_000, "four tokens each");
+    }
+    let error = chat.complete(&acme, &request).await.unwrap_err();
+    assert_eq!((error.code(), error.kind()), ("provider.budget_spent", ErrorKind::RateLimited));
+    assert_eq!(
+        (provider.asked().len(), chat.spent("main/acme").cost.to_string().as_str()),
+        (3, "$12.000000")
+    );
+    chat.complete(&context().with_tenant(tenant("globex")), &request).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_same_question_is_asked_once_for_all_who_ask_it_and_never_for_another_tenant() {
+    let (provider, url) = Provider::start(|nth, text| match (nth, text) {
+        (0, "fails") => Act::Refuse(400, None, "x"),
+        _ => Act::Answer(1),
+    })
+    .await;
+    let chat =
+        hardened(vec![target("one", &url, |_| {})], |config, _| config.cache = Some(CacheConfig::default()));
+    let asked = |text: &'static str, context: Context| {
+        let chat = chat.clone();
+        tokio::spawn(async move {
+            chat.complete(&context, &question(text)).await.map(|answer| answer.message.content)
+        })
+    };
+    let mut failed = 0;
+    let first: Vec<_> = (0..5).map(|_| asked("fails", context())).collect();
+    for call in first {
+        failed += u32::from(call.await.unwrap().is_err());
+    }
+    assert_eq!((failed, provider.asked().len()), (1, 2), "who waited for a failure asks again, once");
+    let all: Vec<_> = (0..50).map(|_| asked("same", context())).collect();
+    for call in all {
+        assert_eq!(call.await.unwrap().unwrap(), "word ");
+    }
+    assert_eq!(provider.asked().len(), 3);
+    let tenant = TenantContext::tenant(Name::new("main").unwrap(), Name::new("acme").unwrap());
+    asked("same", context().with_tenant(tenant)).await.unwrap().unwrap();
+    assert_eq!(provider.asked().len(), 4);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let harden = |targets, chains: Chains, config| harden_ai(targets, &chains, config, SystemClock::shared());
+    let one = || vec![target("one", "http://127.0.0.1:1/v1", |_| {})];
+    assert!(harden(vec![], Chains::default(), HardenConfig::default()).is_err());
+    let mut twice = one();
+    twice.extend(one());
+    assert!(harden(twice, Chains::default(), HardenConfig::default()).is_err());
+    let chains = Chains { context_window: vec!["nosuch".into()], ..Chains::default() };
+    let error = harden(one(), chains, HardenConfig::default()).unwrap_err().to_string();
+    assert!(error.contains("context_window") && error.contains("nosuch"), "{error}");
+    let mut config = HardenConfig::default();
+    config.max_attempts = 0;
+    assert!(harden(one(), Chains::default(), config).is_err());
+}

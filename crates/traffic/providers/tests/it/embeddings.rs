@@ -1,0 +1,45 @@
+//! Embeddings: their order, batches and retries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime_kernel::{Context, Source, SystemClock};
+use runtime_providers::{EmbeddingModel, ProviderError, Target, TargetConfig, harden_embedding};
+use runtime_resilience::RetryPolicy;
+
+use super::script::{Act, Provider, model};
+
+fn context() -> Context {
+    Context::new(Source::Internal, &SystemClock)
+}
+
+#[tokio::test]
+async fn vectors_come_in_the_order_of_their_texts_in_batches_and_failures_are_tried_again() {
+    let (provider, url) = Provider::start(|nth, _| match nth {
+        1 => Act::Refuse(500, None, "x"),
+        _ => Act::Answer(0),
+    })
+    .await;
+    let target = Target::new("one", model(&url) as Arc<dyn EmbeddingModel>, TargetConfig::default());
+    let policy = RetryPolicy::constant(Duration::from_millis(1)).unwrap();
+    let embedding = harden_embedding(target, policy, 2, SystemClock::shared()).unwrap();
+    let texts: Vec<_> = ["a", "bb", "ccc", "dddd", "eeeee"].map(str::to_owned).to_vec();
+    let found = embedding.embed(&context(), &texts).await.unwrap();
+    let lengths: Vec<_> = found.vectors.iter().map(|vector| vector[0]).collect();
+    assert_eq!(lengths, [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(
+        (found.usage.prompt, provider.asked()),
+        (15, ["a|bb", "ccc|dddd", "ccc|dddd", "eeeee"].map(str::to_owned).to_vec())
+    );
+    assert!(embedding.embed(&context(), &[]).await.unwrap().vectors.is_empty());
+}
+
+#[tokio::test]
+async fn what_will_not_change_is_not_tried_again() {
+    let (provider, url) = Provider::start(|_, _| Act::Refuse(401, None, "x")).await;
+    let target = Target::new("one", model(&url) as Arc<dyn EmbeddingModel>, TargetConfig::default());
+    let policy = RetryPolicy::constant(Duration::from_millis(1)).unwrap();
+    let embedding = harden_embedding(target, policy, 2, SystemClock::shared()).unwrap();
+    let error = embedding.embed(&context(), &["a".to_owned()]).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Unauthorized { .. }) && provider.asked().len() == 1, "{error}");
+}
