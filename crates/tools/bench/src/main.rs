@@ -12,6 +12,7 @@ mod breaker;
 mod container;
 mod http;
 mod limiter;
+mod limits;
 mod measure;
 mod pipeline;
 mod report;
@@ -19,11 +20,12 @@ mod serve;
 mod shared;
 
 type Area = (&'static str, fn() -> Vec<report::Row>);
-const AREAS: [Area; 6] = [
+const AREAS: [Area; 7] = [
     ("breaker", breaker::rows),
     ("container", container::rows),
     ("http", http::rows),
     ("limiter", limiter::rows),
+    ("limits", limits::rows),
     ("pipeline", pipeline::rows),
     ("shared", shared::rows),
 ];

@@ -1,6 +1,7 @@
 //! Buckets in Redis: one script, one round trip, exact across processes.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct RedisBuckets {
 struct Inner {
     redis: Redis,
     when_away: WhenAway,
+    /// Whether it has been logged that the script is refused.
+    told: AtomicBool,
     local: RateLimiter,
     leases: Option<Leases>,
 }
@@ -54,7 +57,9 @@ impl fmt::Debug for RedisBuckets {
 impl RedisBuckets {
     /// Buckets in this Redis. `local` limits by itself while Redis is away, if that is what is to happen then.
     pub fn new(redis: Redis, when_away: WhenAway, local: RateLimiter) -> Self {
-        Self { inner: Arc::new(Inner { redis, when_away, local, leases: None }) }
+        Self {
+            inner: Arc::new(Inner { redis, when_away, told: AtomicBool::new(false), local, leases: None }),
+        }
     }
 
     /// The same with tokens fetched in advance, for at most `keys` keys at a time.
@@ -62,7 +67,8 @@ impl RedisBuckets {
     pub fn leased(self, lease: Lease, keys: usize, clock: SharedClock) -> Self {
         let Inner { redis, when_away, local, .. } = &*self.inner;
         let leases = Some(Leases::new(lease, keys, clock));
-        let inner = Inner { redis: redis.clone(), when_away: *when_away, local: local.clone(), leases };
+        let told = AtomicBool::new(false);
+        let inner = Inner { redis: redis.clone(), when_away: *when_away, told, local: local.clone(), leases };
         Self { inner: Arc::new(inner) }
     }
 
@@ -91,7 +97,12 @@ impl RedisBuckets {
             return self.take_leased(leases, *one).await.map_err(|error| RefusedTogether { index: 0, error });
         }
         match self.run(demands, "all").await {
-            Ok(answer) => read(demands, &answer),
+            Ok(answer) => {
+                if self.inner.told.load(Ordering::Relaxed) {
+                    self.inner.told.store(false, Ordering::Relaxed);
+                }
+                read(demands, &answer)
+            }
             Err(error) => self.without(demands, &error),
         }
     }
@@ -125,6 +136,9 @@ impl RedisBuckets {
     fn without(&self, demands: &[Demand<'_>], error: &RedisError) -> Together {
         if !error.is_away() {
             // A script that fails is a defect of ours. It must not let everything through unseen.
+            if !self.inner.told.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "Redis refuses the limiter's script; until it does not, limited requests are refused");
+            }
             return Err(RefusedTogether { index: 0, error: garbled() });
         }
         match self.inner.when_away {
