@@ -9,9 +9,10 @@ use futures_core::Stream;
 use runtime_kernel::{Context, Deadline, SharedClock, Ticks};
 use runtime_limits::Quotas;
 use runtime_ratelimit::RateLimiter;
-use serde::{Deserialize, Serialize};
 
-use crate::cache::{Cache, CacheConfig, Found, Question};
+use crate::cache::{Cache, Found, Question};
+use crate::call::{Call, Heard};
+use crate::config::{Chains, HardenConfig};
 use crate::cost::Cost;
 use crate::error::ProviderError;
 use crate::port::{ChatModel, ChatStream, Told};
@@ -19,57 +20,7 @@ use crate::target::{Live, Room, Target, expired};
 use crate::wire::{ChatRequest, ChatResponse, Delta, Usage};
 
 /// How many tenants' spending is remembered; beyond that what is spent is counted under the empty name.
-const MOST_TENANTS: usize = 10_000;
-
-/// How calls are made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct HardenConfig {
-    /// How often a call is tried in all, over all targets. Default 4.
-    pub max_attempts: u32,
-    /// How long an attempt may take up to its answer's end, or a stream up to its first words. Default 1 min; the time
-    /// left is split, so that every target that may follow has its share.
-    #[serde(with = "runtime_kernel::units::duration")]
-    pub attempt_timeout: Duration,
-    /// How long a call without a deadline may take. Default 2 min.
-    #[serde(with = "runtime_kernel::units::duration")]
-    pub timeout: Duration,
-    /// The longest wait for room under our own limits. Default 30 s.
-    #[serde(with = "runtime_kernel::units::duration")]
-    pub max_wait: Duration,
-    /// Keeps answers, and asks once for all who ask the same at the same time. Never by default; streams never are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache: Option<CacheConfig>,
-    /// The quota (of the `Quotas` given) in millionths of a dollar that bounds what a tenant may spend. None by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota: Option<String>,
-}
-
-impl Default for HardenConfig {
-    fn default() -> Self {
-        Self {
-            max_attempts: 4,
-            attempt_timeout: Duration::from_mins(1),
-            timeout: Duration::from_mins(2),
-            max_wait: Duration::from_secs(30),
-            cache: None,
-            quota: None,
-        }
-    }
-}
-
-/// Which targets follow which failure, by name. Targets that are not named are not called for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Chains {
-    /// The order in which targets are tried. Default the order they are given in.
-    pub order: Vec<String>,
-    /// Those that read more, for chats that are too long.
-    pub context_window: Vec<String>,
-    /// Those with another policy.
-    pub content_policy: Vec<String>,
-}
+pub(crate) const MOST_TENANTS: usize = 10_000;
 
 /// What was spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,21 +95,21 @@ pub fn harden_ai(
 /// reserved before and settled after. A stream may move on until its first words; from then on it ends with the error.
 #[derive(Clone)]
 pub struct HardenedChat {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    targets: Vec<Arc<Live<dyn ChatModel>>>,
+pub(crate) struct Inner {
+    pub(crate) targets: Vec<Arc<Live<dyn ChatModel>>>,
     order: Vec<usize>,
     context_window: Vec<usize>,
     content_policy: Vec<usize>,
-    config: HardenConfig,
-    limiter: RateLimiter,
+    pub(crate) config: HardenConfig,
+    pub(crate) limiter: RateLimiter,
     clock: SharedClock,
-    ticks: Ticks,
+    pub(crate) ticks: Ticks,
     cache: Option<Cache>,
-    quotas: Option<Quotas>,
-    spent: Mutex<BTreeMap<String, Spent>>,
+    pub(crate) quotas: Option<Quotas>,
+    pub(crate) spent: Mutex<BTreeMap<String, Spent>>,
 }
 
 impl fmt::Debug for HardenedChat {
@@ -265,7 +216,7 @@ impl HardenedChat {
         let Begun::Stream(mut rest, first) = begun else { return Err(ProviderError::GivenUp) };
         let (clock, deadline) = (Arc::clone(&self.inner.clock), call.deadline);
         Ok(async_stream::stream! {
-            let mut call = Heard { call: Some(call), text: 0, usage: None };
+            let mut call = Heard::of(call);
             call.hear(&first);
             yield Ok(first);
             loop {
@@ -500,84 +451,4 @@ impl HardenedChat {
 
 fn tenant(context: &Context) -> String {
     context.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default()
-}
-
-/// A call that has been given room and money.
-struct Call {
-    chat: HardenedChat,
-    live: Arc<Live<dyn ChatModel>>,
-    room: Room,
-    reserved: u64,
-    tenant: Option<Arc<runtime_kernel::TenantContext>>,
-    deadline: Deadline,
-    /// What question and answer may have at most.
-    most: Usage,
-    /// What the provider said of its limits.
-    told: Told,
-}
-
-/// Dropped without a word, what was reserved counts as used, and what was spent is not known.
-impl Call {
-    async fn used(self, usage: Usage) {
-        let cost = self.live.target.config.price.of(usage);
-        let inner = &*self.chat.inner;
-        let name = self.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default();
-        {
-            let mut all = inner.spent.lock().unwrap_or_else(PoisonError::into_inner);
-            let name = if all.len() < MOST_TENANTS || all.contains_key(&name) { name } else { String::new() };
-            let spent = all.entry(name).or_default();
-            spent.calls += 1;
-            spent.prompt += u64::from(usage.prompt);
-            spent.completion += u64::from(usage.completion);
-            spent.cost = spent.cost + cost;
-        }
-        let (room, left) = (self.room, self.reserved.saturating_sub(cost.micros()));
-        room.used(usage.total());
-        // After ours has come back: of the two counts the smaller one holds.
-        self.live.told(&inner.limiter, self.told);
-        give_back(inner, self.tenant.as_deref(), left).await;
-    }
-
-    async fn unused(self) {
-        self.room.unused();
-        give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved).await;
-    }
-}
-
-async fn give_back(inner: &Inner, tenant: Option<&runtime_kernel::TenantContext>, micros: u64) {
-    if let (Some(quotas), Some(name), Some(tenant), true) =
-        (&inner.quotas, &inner.config.quota, tenant, micros > 0)
-        && let Err(error) = quotas.release(tenant, name, micros).await
-    {
-        tracing::warn!(error = %error, micros, "what a call did not cost could not be given back");
-    }
-}
-
-/// What has been heard of a stream; settled at its end, or when it is dropped.
-struct Heard {
-    call: Option<Call>,
-    text: usize,
-    usage: Option<Usage>,
-}
-
-impl Heard {
-    fn hear(&mut self, delta: &Delta) {
-        self.text += delta.content.len();
-        self.usage = delta.usage.or(self.usage);
-    }
-
-    fn target(&self) -> String {
-        self.call.as_ref().map(|call| call.live.target.name.to_string()).unwrap_or_default()
-    }
-
-    async fn end(&mut self, error: Option<&ProviderError>) {
-        let Some(call) = self.call.take() else { return };
-        if let Some(error) = error {
-            call.live.failed(error, &call.chat.inner.ticks);
-        }
-        // Without the provider's own word: no more tokens than the answer had bytes.
-        let heard = u32::try_from(self.text).unwrap_or(u32::MAX).min(call.most.completion);
-        let usage = self.usage.unwrap_or(Usage { prompt: call.most.prompt, completion: heard });
-        call.used(usage).await;
-    }
 }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+mod call;
+mod config;
 mod cost;
 mod database;
 mod embedding;
@@ -13,11 +15,12 @@ mod target;
 mod wire;
 
 pub use cache::CacheConfig;
+pub use config::{Chains, HardenConfig};
 pub use cost::{Cost, Price};
 pub use database::with_database_retry;
 pub use embedding::{HardenedEmbedding, harden_embedding};
 pub use error::ProviderError;
-pub use harden::{Chains, HardenConfig, HardenedChat, Spent, harden_ai};
+pub use harden::{HardenedChat, Spent, harden_ai};
 pub use openai::{OpenAi, OpenAiConfig};
 pub use port::{ChatModel, ChatStream, EmbeddingModel, Told};
 pub use sse::{SseError, SseEvent, SseParser};

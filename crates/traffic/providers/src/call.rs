@@ -1,0 +1,95 @@
+//! A call that has been given room and money, and is settled when it is known what it used.
+
+use std::sync::{Arc, PoisonError};
+
+use runtime_kernel::{Deadline, TenantContext};
+
+use crate::error::ProviderError;
+use crate::harden::{HardenedChat, Inner, MOST_TENANTS};
+use crate::port::{ChatModel, Told};
+use crate::target::{Live, Room};
+use crate::wire::{Delta, Usage};
+
+/// A call that has been given room and money.
+pub(crate) struct Call {
+    pub(crate) chat: HardenedChat,
+    pub(crate) live: Arc<Live<dyn ChatModel>>,
+    pub(crate) room: Room,
+    pub(crate) reserved: u64,
+    pub(crate) tenant: Option<Arc<TenantContext>>,
+    pub(crate) deadline: Deadline,
+    /// What question and answer may have at most.
+    pub(crate) most: Usage,
+    /// What the provider said of its limits.
+    pub(crate) told: Told,
+}
+
+/// Dropped without a word, what was reserved counts as used, and what was spent is not known.
+impl Call {
+    pub(crate) async fn used(self, usage: Usage) {
+        let cost = self.live.target.config.price.of(usage);
+        let inner = &*self.chat.inner;
+        let name = self.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default();
+        {
+            let mut all = inner.spent.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = if all.len() < MOST_TENANTS || all.contains_key(&name) { name } else { String::new() };
+            let spent = all.entry(name).or_default();
+            spent.calls += 1;
+            spent.prompt += u64::from(usage.prompt);
+            spent.completion += u64::from(usage.completion);
+            spent.cost = spent.cost + cost;
+        }
+        let (room, left) = (self.room, self.reserved.saturating_sub(cost.micros()));
+        room.used(usage.total());
+        // After ours has come back: of the two counts the smaller one holds.
+        self.live.told(&inner.limiter, self.told);
+        give_back(inner, self.tenant.as_deref(), left).await;
+    }
+
+    pub(crate) async fn unused(self) {
+        self.room.unused();
+        give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved).await;
+    }
+}
+
+async fn give_back(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
+    if let (Some(quotas), Some(name), Some(tenant), true) =
+        (&inner.quotas, &inner.config.quota, tenant, micros > 0)
+        && let Err(error) = quotas.release(tenant, name, micros).await
+    {
+        tracing::warn!(error = %error, micros, "what a call did not cost could not be given back");
+    }
+}
+
+/// What has been heard of a stream; settled at its end, or when it is dropped.
+pub(crate) struct Heard {
+    call: Option<Call>,
+    text: usize,
+    usage: Option<Usage>,
+}
+
+impl Heard {
+    pub(crate) fn of(call: Call) -> Self {
+        Self { call: Some(call), text: 0, usage: None }
+    }
+
+    pub(crate) fn hear(&mut self, delta: &Delta) {
+        self.text += delta.content.len();
+        self.usage = delta.usage.or(self.usage);
+    }
+
+    pub(crate) fn target(&self) -> String {
+        self.call.as_ref().map(|call| call.live.target.name.to_string()).unwrap_or_default()
+    }
+
+    pub(crate) async fn end(&mut self, error: Option<&ProviderError>) {
+        let Some(call) = self.call.take() else { return };
+        if let Some(error) = error {
+            call.live.failed(error, &call.chat.inner.ticks);
+        }
+        // Without the provider's own word: no more tokens than the answer had bytes.
+        let heard = u32::try_from(self.text).unwrap_or(u32::MAX).min(call.most.completion);
+        let usage = self.usage.unwrap_or(Usage { prompt: call.most.prompt, completion: heard });
+        call.used(usage).await;
+    }
+}
