@@ -76,10 +76,10 @@ pub struct ConcurrencyLimit {
 }
 
 struct Inner {
-    limit: AtomicU32,
-    in_flight: AtomicU32,
+    in_flight: Alone<AtomicU32>,
+    window: Alone<Window>,
+    limit: Alone<AtomicU32>,
     rejected: AtomicU64,
-    window: Window,
     /// When the present window may end.
     ends: AtomicU64,
     nanos: u64,
@@ -88,6 +88,19 @@ struct Inner {
     clock: SharedClock,
     queue: Option<Queue>,
     algorithm: Mutex<Box<dyn Algorithm>>,
+}
+
+/// Something that has its cache lines to itself (processors fetch them in pairs): who reads the limit does not wait for
+/// who counts.
+#[repr(align(128))]
+struct Alone<T>(T);
+
+impl<T> std::ops::Deref for Alone<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 impl fmt::Debug for ConcurrencyLimit {
@@ -122,10 +135,10 @@ impl ConcurrencyLimit {
         let algorithm = config.build();
         let nanos = u64::try_from(config.window.as_nanos()).unwrap_or(u64::MAX >> 2);
         let inner = Inner {
-            limit: AtomicU32::new(algorithm.limit()),
-            in_flight: AtomicU32::new(0),
+            limit: Alone(AtomicU32::new(algorithm.limit())),
+            in_flight: Alone(AtomicU32::new(0)),
             rejected: AtomicU64::new(0),
-            window: Window::default(),
+            window: Alone(Window::default()),
             ends: AtomicU64::new(ticks.now() + nanos),
             nanos,
             min_samples: config.min_samples,

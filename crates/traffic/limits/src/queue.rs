@@ -64,6 +64,7 @@ impl QueueConfig {
 pub(crate) type Waiting = oneshot::Receiver<Permit>;
 
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Queue {
     config: QueueConfig,
     /// How many wait; read without the lock by those who leave.
