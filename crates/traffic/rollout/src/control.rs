@@ -121,6 +121,14 @@ impl Tally {
 }
 
 impl Watched {
+    /// Goes by a change of our own. What was counted before it says nothing of what comes after.
+    fn follow(&self, before: &Rollout, after: &Rollout) {
+        self.rollout.store(Arc::new(after.clone()));
+        if before.generation != after.generation {
+            self.sides.each_ref().map(Tally::take);
+        }
+    }
+
     pub(crate) fn answered(&self, side: Side, failed: bool, slow: bool) {
         let [primary, canary] = &self.sides;
         let tally = if side == Side::Primary { primary } else { canary };
@@ -280,7 +288,7 @@ impl Rollouts {
         change(&mut after);
         after.revision += 1;
         if self.inner.store.put(&after).await? {
-            watched.rollout.store(Arc::new(after.clone()));
+            watched.follow(&before, &after);
             if (before.phase, before.weight, before.step) != (after.phase, after.weight, after.step) {
                 (self.inner.observe)(&Change { before, after, by_itself: true });
             }
@@ -312,7 +320,7 @@ impl Rollouts {
             };
             after.revision += 1;
             if self.inner.store.put(&after).await? {
-                watched.rollout.store(Arc::new(after.clone()));
+                watched.follow(&before, &after);
                 (self.inner.observe)(&Change { before, after: after.clone(), by_itself: false });
                 return Ok(after);
             }

@@ -217,3 +217,21 @@ fn a_configuration_that_makes_no_sense_names_its_key() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_was_seen_before_a_step_says_nothing_of_it() {
+    let (store, clock) = (MemoryRollouts::new(), ManualClock::new());
+    let (rollouts, _) = replica(&store, &clock, Kind::Canary);
+    rollouts.refresh().await.unwrap();
+    for _ in 0..500 {
+        rollouts.answered("shop", Side::Canary, true, true).unwrap();
+        rollouts.answered("shop", Side::Primary, false, false).unwrap();
+    }
+    rollouts.order("shop", &Order::Start, "").await.unwrap();
+    for _ in 0..3 {
+        rollouts.refresh().await.unwrap();
+    }
+    let rollout = rollouts.current("shop").unwrap();
+    assert_eq!((rollout.phase, rollout.analysis.seen(Side::Canary).requests), (Phase::Running, 0));
+    assert!(rollouts.answered("nosuch", Side::Canary, true, true).is_err());
+}
