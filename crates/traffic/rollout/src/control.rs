@@ -125,7 +125,9 @@ impl Watched {
     fn follow(&self, before: &Rollout, after: &Rollout) {
         self.rollout.store(Arc::new(after.clone()));
         if before.generation != after.generation {
-            self.sides.each_ref().map(Tally::take);
+            for tally in &self.sides {
+                tally.take();
+            }
         }
     }
 
