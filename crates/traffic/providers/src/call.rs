@@ -1,11 +1,11 @@
 //! A call that has been given room and money, and is settled when it is known what it used.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use runtime_kernel::{Deadline, TenantContext};
 
 use crate::error::ProviderError;
-use crate::harden::{HardenedChat, Inner, MOST_TENANTS};
+use crate::harden::{HardenedChat, Inner};
 use crate::port::{ChatModel, Told};
 use crate::target::{Live, Room};
 use crate::wire::{Delta, Usage};
@@ -27,23 +27,14 @@ pub(crate) struct Call {
 /// Dropped without a word, what was reserved counts as used, and what was spent is not known.
 impl Call {
     pub(crate) async fn used(self, usage: Usage) {
-        let cost = self.live.target.config.price.of(usage);
         let inner = &*self.chat.inner;
-        let name = self.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default();
-        {
-            let mut all = inner.spent.lock().unwrap_or_else(PoisonError::into_inner);
-            let name = if all.len() < MOST_TENANTS || all.contains_key(&name) { name } else { String::new() };
-            let spent = all.entry(name).or_default();
-            spent.calls += 1;
-            spent.prompt += u64::from(usage.prompt);
-            spent.completion += u64::from(usage.completion);
-            spent.cost = spent.cost + cost;
-        }
-        let (room, left) = (self.room, self.reserved.saturating_sub(cost.micros()));
-        room.used(usage.total());
+        let tenant = self.tenant.as_deref();
+        let cost = inner.meter.add(tenant, usage, self.live.target.config.price).micros();
+        self.room.used(usage.total());
         // After ours has come back: of the two counts the smaller one holds.
         self.live.told(&inner.limiter, self.told);
-        give_back(inner, self.tenant.as_deref(), left).await;
+        give_back(inner, tenant, self.reserved.saturating_sub(cost)).await;
+        take_more(inner, tenant, cost.saturating_sub(self.reserved)).await;
     }
 
     pub(crate) async fn unused(self) {
@@ -61,7 +52,17 @@ async fn give_back(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
     }
 }
 
-/// What has been heard of a stream; settled at its end, or when it is dropped.
+/// What a call has cost beyond the estimate counts as well; what the tenant no longer has is spent all the same.
+async fn take_more(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
+    if let (Some(quotas), Some(name), Some(tenant), true) =
+        (&inner.quotas, &inner.config.quota, tenant, micros > 0)
+        && let Err(error) = quotas.take(tenant, name, micros).await
+    {
+        tracing::warn!(error = %error, micros, "a call cost more than its estimate, and more than the tenant has");
+    }
+}
+
+/// What has been heard of a stream, settled at its end. Dropped before, its call is dropped without a word.
 pub(crate) struct Heard {
     call: Option<Call>,
     text: usize,

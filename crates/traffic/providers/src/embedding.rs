@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Context, SharedClock};
+use runtime_kernel::{Context, SharedClock, Ticks};
 use runtime_ratelimit::RateLimiter;
 use runtime_resilience::{Cause, RetryPolicy, SharedRng, retry};
 
 use crate::error::ProviderError;
+use crate::meter::{Meter, Spent};
 use crate::port::EmbeddingModel;
 use crate::target::{Live, Target};
 use crate::wire::{Embeddings, Usage};
@@ -21,7 +22,9 @@ pub struct HardenedEmbedding {
     policy: RetryPolicy,
     batch: usize,
     clock: SharedClock,
+    ticks: Ticks,
     rng: SharedRng,
+    meter: Arc<Meter>,
 }
 
 impl fmt::Debug for HardenedEmbedding {
@@ -49,12 +52,19 @@ pub fn harden_embedding(
         limiter: RateLimiter::builder(16).clock(Arc::clone(&clock)).build(),
         policy,
         batch,
+        ticks: Ticks::of(Arc::clone(&clock)),
         clock,
         rng: SharedRng::from_os(),
+        meter: Arc::default(),
     })
 }
 
 impl HardenedEmbedding {
+    /// What a tenant has spent in this process, by `realm/tenant`; the empty name is for calls without one.
+    pub fn spent(&self, tenant: &str) -> Spent {
+        self.meter.of(tenant)
+    }
+
     /// A vector for each text, in their order. All or nothing: of several batches one that fails for good fails all.
     ///
     /// Cancel-safe: dropped, the call is given up.
@@ -86,6 +96,9 @@ impl HardenedEmbedding {
     async fn one(&self, context: &Context, texts: &[String]) -> Result<Embeddings, ProviderError> {
         let tokens = texts.iter().map(|text| text.len().div_ceil(3) + 1).sum::<usize>();
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        if let Some(retry_after) = self.live.cooling(&self.ticks) {
+            return Err(ProviderError::AllCooling { retry_after });
+        }
         let room = loop {
             match self.live.reserve(&self.limiter, tokens) {
                 Ok(room) => break room,
@@ -100,12 +113,14 @@ impl HardenedEmbedding {
         let name = &*self.live.target.name;
         match self.live.target.model.embed(context, name, texts).await {
             Ok((found, told)) => {
+                self.meter.add(context.tenant.as_deref(), found.usage, self.live.target.config.price);
                 room.used(found.usage.total());
                 self.live.succeeded();
                 self.live.told(&self.limiter, told);
                 Ok(found)
             }
             Err(error) => {
+                self.live.failed(&error, &self.ticks);
                 // What has been refused used nothing; what is not known counts.
                 if matches!(error, ProviderError::RateLimited { .. } | ProviderError::Overloaded { .. }) {
                     room.unused();

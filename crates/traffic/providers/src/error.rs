@@ -99,9 +99,6 @@ pub enum ProviderError {
     /// The deadline passed.
     #[error("the deadline has passed")]
     Deadline,
-    /// The caller that was waited for gave up.
-    #[error("the call that was shared was given up")]
-    GivenUp,
     /// A configuration makes no sense.
     #[error("`{key}` {message}")]
     Config {
@@ -162,7 +159,6 @@ impl Classify for ProviderError {
             Self::Unauthorized { .. } => ErrorKind::Internal,
             Self::Invalid { .. } | Self::Config { .. } => ErrorKind::Invalid,
             Self::TimedOut { .. } | Self::Deadline => ErrorKind::Timeout,
-            Self::GivenUp => ErrorKind::Cancelled,
         }
     }
 
@@ -181,7 +177,6 @@ impl Classify for ProviderError {
             Self::AllCooling { .. } => "provider.all_cooling",
             Self::BudgetSpent(_) => "provider.budget_spent",
             Self::Deadline => "deadline.exceeded",
-            Self::GivenUp => "provider.given_up",
             Self::Config { .. } => "provider.invalid_config",
         }
     }
@@ -194,7 +189,7 @@ impl Classify for ProviderError {
                 retry_after.map_or(Retry::Backoff, Retry::After)
             }
             Self::AllCooling { retry_after } => Retry::After(*retry_after),
-            Self::Failed { .. } | Self::TimedOut { .. } | Self::GivenUp => Retry::Backoff,
+            Self::Failed { .. } | Self::TimedOut { .. } => Retry::Backoff,
             _ => Retry::Never,
         }
     }

@@ -1,8 +1,7 @@
 //! A chat model that holds: several targets, each with its limits, in one loop.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -13,27 +12,11 @@ use runtime_ratelimit::RateLimiter;
 use crate::cache::{Cache, Found, Question};
 use crate::call::{Call, Heard};
 use crate::config::{Chains, HardenConfig};
-use crate::cost::Cost;
 use crate::error::ProviderError;
+use crate::meter::{Meter, Spent, namespace};
 use crate::port::{ChatModel, ChatStream, Told};
-use crate::target::{Live, Room, Target, expired};
+use crate::target::{Live, Room, Target};
 use crate::wire::{ChatRequest, ChatResponse, Delta, Usage};
-
-/// How many tenants' spending is remembered; beyond that what is spent is counted under the empty name.
-pub(crate) const MOST_TENANTS: usize = 10_000;
-
-/// What was spent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
-    /// Calls that were answered.
-    pub calls: u64,
-    /// Their tokens.
-    pub prompt: u64,
-    /// Those of the answers.
-    pub completion: u64,
-    /// What they cost.
-    pub cost: Cost,
-}
 
 /// Puts several chat models together into one that holds. See [`HardenedChat`].
 ///
@@ -80,7 +63,7 @@ pub fn harden_ai(
         config,
         clock,
         quotas: None,
-        spent: Mutex::default(),
+        meter: Meter::default(),
     };
     Ok(HardenedChat { inner: Arc::new(inner) })
 }
@@ -109,19 +92,13 @@ pub(crate) struct Inner {
     pub(crate) ticks: Ticks,
     cache: Option<Cache>,
     pub(crate) quotas: Option<Quotas>,
-    pub(crate) spent: Mutex<BTreeMap<String, Spent>>,
+    pub(crate) meter: Meter,
 }
 
 impl fmt::Debug for HardenedChat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HardenedChat").field("config", &self.inner.config).finish_non_exhaustive()
     }
-}
-
-/// Whatever a call returns once it has begun.
-enum Begun {
-    Whole(ChatResponse),
-    Stream(ChatStream, Delta),
 }
 
 impl HardenedChat {
@@ -140,8 +117,7 @@ impl HardenedChat {
 
     /// What a tenant has spent in this process, by `realm/tenant`; the empty name is for calls without one.
     pub fn spent(&self, tenant: &str) -> Spent {
-        let spent = self.inner.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        spent.get(tenant).copied().unwrap_or_default()
+        self.inner.meter.of(tenant)
     }
 
     /// The targets that are left alone at the moment, and for how long.
@@ -165,7 +141,7 @@ impl HardenedChat {
     ) -> Result<ChatResponse, ProviderError> {
         let inner = &*self.inner;
         let Some(cache) = &inner.cache else { return self.ask(context, request).await };
-        let Some(question) = Question::of(&tenant(context), request) else {
+        let Some(question) = Question::of(&namespace(context.tenant.as_deref()), request) else {
             return self.ask(context, request).await;
         };
         loop {
@@ -191,18 +167,18 @@ impl HardenedChat {
     }
 
     async fn ask(&self, context: &Context, request: &ChatRequest) -> Result<ChatResponse, ProviderError> {
-        match self.begin(context, request, false).await? {
-            (Begun::Whole(answer), call) => {
-                call.used(answer.usage).await;
-                Ok(answer)
-            }
-            (Begun::Stream(..), _) => Err(ProviderError::GivenUp),
-        }
+        let whole = |live: Arc<Live<dyn ChatModel>>, own: Context| async move {
+            live.target.model.complete(&own, &live.target.name, request).await
+        };
+        let (answer, call) = self.begin(context, request, whole).await?;
+        call.used(answer.usage).await;
+        Ok(answer)
     }
 
     /// An answer bit by bit. It returns with the answer's first words; until then targets may change.
     ///
-    /// Dropped, or broken off, what was heard is counted: as many tokens as its text may have.
+    /// Broken off, what was heard is counted: what the provider said of it, or as many tokens as its text may have.
+    /// Dropped, what was reserved counts as used, and what was spent is not known.
     ///
     /// # Errors
     /// As [`complete`](Self::complete); after the first words the stream itself ends with
@@ -212,8 +188,11 @@ impl HardenedChat {
         context: &Context,
         request: &ChatRequest,
     ) -> Result<impl Stream<Item = Result<Delta, ProviderError>> + Send + use<>, ProviderError> {
-        let (begun, call) = self.begin(context, request, true).await?;
-        let Begun::Stream(mut rest, first) = begun else { return Err(ProviderError::GivenUp) };
+        let begin = |live: Arc<Live<dyn ChatModel>>, own: Context| async move {
+            let (rest, told) = live.target.model.stream(&own, &live.target.name, request).await?;
+            Ok((first_words(&live.target.name, rest).await?, told))
+        };
+        let ((first, mut rest), call) = self.begin(context, request, begin).await?;
         let (clock, deadline) = (Arc::clone(&self.inner.clock), call.deadline);
         Ok(async_stream::stream! {
             let mut call = Heard::of(call);
@@ -248,12 +227,15 @@ impl HardenedChat {
     }
 
     /// The one loop: attempts until one has begun to answer.
-    async fn begin(
+    async fn begin<T, W>(
         &self,
         context: &Context,
         request: &ChatRequest,
-        stream: bool,
-    ) -> Result<(Begun, Call), ProviderError> {
+        ask: impl Fn(Arc<Live<dyn ChatModel>>, Context) -> W,
+    ) -> Result<(T, Call), ProviderError>
+    where
+        W: Future<Output = Result<(T, Told), ProviderError>>,
+    {
         let inner = &*self.inner;
         let clock = &*inner.clock;
         let deadline = context.deadline.narrow(Deadline::after(clock, inner.config.timeout));
@@ -261,7 +243,7 @@ impl HardenedChat {
         let mut last = None;
         let mut tried = Vec::new();
         for attempt in 0..inner.config.max_attempts {
-            if deadline.is_expired(clock) || expired(context, clock) {
+            if deadline.is_expired(clock) {
                 return Err(last.unwrap_or(ProviderError::Deadline));
             }
             let (live, room) = match self.pick(chain, &mut tried, request, deadline).await {
@@ -289,7 +271,8 @@ impl HardenedChat {
                 (inner.config.max_attempts - attempt).min(u32::try_from(chain.len()).unwrap_or(1)).max(1);
             let share = deadline.remaining(clock).map_or(inner.config.attempt_timeout, |left| left / after);
             let share = share.min(inner.config.attempt_timeout);
-            let error = match self.attempt(context, &live, request, stream, share, deadline).await {
+            let work = ask(Arc::clone(&live), context.clone().with_deadline(deadline));
+            let error = match self.within(share, deadline, &live, work).await {
                 Ok((begun, told)) => {
                     live.succeeded();
                     return Ok((begun, Call { told, ..call }));
@@ -405,50 +388,34 @@ impl HardenedChat {
         }
     }
 
-    async fn attempt(
+    /// An attempt within its share of the time.
+    async fn within<T>(
         &self,
-        context: &Context,
-        live: &Live<dyn ChatModel>,
-        request: &ChatRequest,
-        stream: bool,
         share: Duration,
         deadline: Deadline,
-    ) -> Result<(Begun, Told), ProviderError> {
+        live: &Live<dyn ChatModel>,
+        work: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
         let clock = &*self.inner.clock;
-        let name = &*live.target.name;
-        let own = context.clone().with_deadline(deadline);
-        let work = async {
-            if !stream {
-                let (answer, told) = live.target.model.complete(&own, name, request).await?;
-                return Ok((Begun::Whole(answer), told));
-            }
-            let (mut rest, told) = live.target.model.stream(&own, name, request).await?;
-            loop {
-                match std::future::poll_fn(|cx| rest.as_mut().poll_next(cx)).await {
-                    Some(Ok(first)) => {
-                        // A piece that says nothing is not yet an answer: the next one may be an error.
-                        let silent =
-                            first.content.is_empty() && first.finish.is_none() && first.usage.is_none();
-                        if !silent || !first.more.is_empty() {
-                            return Ok((Begun::Stream(rest, first), told));
-                        }
-                    }
-                    Some(Err(error)) => return Err(error),
-                    None => {
-                        let why = "the stream ended before its first words".to_owned();
-                        return Err(ProviderError::Failed { target: name.to_owned(), why });
-                    }
-                }
-            }
-        };
         match Deadline::after(clock, share).narrow(deadline).run(clock, work).await {
             Ok(answer) => answer,
             Err(_) if deadline.is_expired(clock) => Err(ProviderError::Deadline),
-            Err(_) => Err(ProviderError::TimedOut { target: name.to_owned(), after: share }),
+            Err(_) => Err(ProviderError::TimedOut { target: live.target.name.to_string(), after: share }),
         }
     }
 }
 
-fn tenant(context: &Context) -> String {
-    context.tenant.as_ref().map(|tenant| tenant.namespace()).unwrap_or_default()
+/// The first piece of a stream that says something, and the rest: before it, another target may be asked.
+async fn first_words(target: &str, mut rest: ChatStream) -> Result<(Delta, ChatStream), ProviderError> {
+    loop {
+        match std::future::poll_fn(|cx| rest.as_mut().poll_next(cx)).await {
+            Some(Ok(first)) if first.says_nothing() => {}
+            Some(Ok(first)) => return Ok((first, rest)),
+            Some(Err(error)) => return Err(error),
+            None => {
+                let why = "the stream ended before its first words".to_owned();
+                return Err(ProviderError::Failed { target: target.to_owned(), why });
+            }
+        }
+    }
 }

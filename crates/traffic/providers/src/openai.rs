@@ -195,17 +195,12 @@ fn refusal(target: &str, status: StatusCode, retry_after: Option<Duration>, text
     }
 }
 
-/// `x-ratelimit-remaining-requests`, `-tokens` and `x-ratelimit-reset-tokens` (`6m0s`, `120ms`, or seconds).
+/// `x-ratelimit-remaining-requests` and `-tokens`.
 fn told(headers: &HeaderMap) -> Told {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let number = |name: &str| text(name).and_then(|value| value.trim().parse().ok());
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
     Told {
         requests: number("x-ratelimit-remaining-requests"),
         tokens: number("x-ratelimit-remaining-tokens"),
-        reset: text("x-ratelimit-reset-tokens").and_then(|value| {
-            let bare = value.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            bare.or_else(|| runtime_kernel::units::duration::parse(value).ok())
-        }),
     }
 }
 

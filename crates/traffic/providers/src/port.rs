@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::Stream;
@@ -22,8 +21,6 @@ pub struct Told {
     pub requests: Option<u32>,
     /// How many tokens are left.
     pub tokens: Option<u32>,
-    /// When they are all there again.
-    pub reset: Option<Duration>,
 }
 
 /// A chat model.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use runtime_kernel::{Clock, Ticks};
+use runtime_kernel::Ticks;
 use runtime_ratelimit::{LimitError, Rate, RateLimiter, Reservation};
 use serde::{Deserialize, Serialize};
 
@@ -172,8 +172,4 @@ impl<M: ?Sized> Live<M> {
             self.cool_until.fetch_max(ticks.now().saturating_add(nanos), Ordering::Relaxed);
         }
     }
-}
-
-pub(crate) fn expired(context: &runtime_kernel::Context, clock: &dyn Clock) -> bool {
-    context.deadline.is_expired(clock)
 }

@@ -147,6 +147,16 @@ pub struct Delta {
     pub usage: Option<Usage>,
 }
 
+impl Delta {
+    /// Whether it is only a beginning: a role, fields without a value.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.content.is_empty()
+            && self.finish.is_none()
+            && self.usage.is_none()
+            && self.more.values().all(Value::is_null)
+    }
+}
+
 /// Vectors, one for each text, in their order.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]

@@ -236,6 +236,25 @@ async fn a_tenant_spends_no_more_than_it_may_and_what_a_call_did_not_cost_comes_
 }
 
 #[tokio::test]
+async fn what_a_call_costs_beyond_its_estimate_counts_as_well() {
+    // The question is forty tokens to the provider, and fewer by our estimate.
+    let (_, url) = Provider::start(|_, _| Act::Answer(40)).await;
+    let mut request = question("?");
+    request.max_tokens = 5;
+    let price = |config: &mut runtime_providers::TargetConfig| {
+        config.price = runtime_providers::Price { prompt: 1_000_000_000_000, completion: 1_000_000_000_000 };
+    };
+    let budget = [("ai".to_owned(), QuotaConfig::standing(1_000_000_000))].into();
+    let quotas = Quotas::new(Arc::new(MemoryQuotas::new()), budget, SystemClock::shared()).unwrap();
+    let chat = hardened(vec![target("one", &url, price)], |config, _| config.quota = Some("ai".into()));
+    let chat = chat.quotas(quotas.clone()).unwrap();
+    let acme = TenantContext::tenant(Name::new("main").unwrap(), Name::new("acme").unwrap());
+    chat.complete(&context().with_tenant(acme.clone()), &request).await.unwrap();
+    assert!(request.estimate() + request.max_tokens < 80);
+    assert_eq!(quotas.usage(&acme, "ai").await.unwrap().used, 80_000_000);
+}
+
+#[tokio::test]
 async fn the_same_question_is_asked_once_for_all_who_ask_it_and_never_for_another_tenant() {
     let (provider, url) = Provider::start(|nth, text| match (nth, text) {
         (0, "fails") => Act::Refuse(400, None, "x"),

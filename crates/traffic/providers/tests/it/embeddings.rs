@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Context, Source, SystemClock};
+use runtime_kernel::{Context, Deadline, Source, SystemClock};
 use runtime_providers::{EmbeddingModel, ProviderError, Target, TargetConfig, harden_embedding};
 use runtime_resilience::RetryPolicy;
 
-use super::script::{Act, Provider, model};
+use super::script::{Act, PRICE, Provider, model};
 
 fn context() -> Context {
     Context::new(Source::Internal, &SystemClock)
@@ -20,7 +20,9 @@ async fn vectors_come_in_the_order_of_their_texts_in_batches_and_failures_are_tr
         _ => Act::Answer(0),
     })
     .await;
-    let target = Target::new("one", model(&url) as Arc<dyn EmbeddingModel>, TargetConfig::default());
+    let mut priced = TargetConfig::default();
+    priced.price = PRICE;
+    let target = Target::new("one", model(&url) as Arc<dyn EmbeddingModel>, priced);
     let policy = RetryPolicy::constant(Duration::from_millis(1)).unwrap();
     let embedding = harden_embedding(target, policy, 2, SystemClock::shared()).unwrap();
     let texts: Vec<_> = ["a", "bb", "ccc", "dddd", "eeeee"].map(str::to_owned).to_vec();
@@ -31,6 +33,7 @@ async fn vectors_come_in_the_order_of_their_texts_in_batches_and_failures_are_tr
         (found.usage.prompt, provider.asked()),
         (15, ["a|bb", "ccc|dddd", "ccc|dddd", "eeeee"].map(str::to_owned).to_vec())
     );
+    assert_eq!((embedding.spent("").calls, embedding.spent("").cost), (3, PRICE.of(found.usage)));
     assert!(embedding.embed(&context(), &[]).await.unwrap().vectors.is_empty());
 }
 
@@ -42,4 +45,10 @@ async fn what_will_not_change_is_not_tried_again() {
     let embedding = harden_embedding(target, policy, 2, SystemClock::shared()).unwrap();
     let error = embedding.embed(&context(), &["a".to_owned()]).await.unwrap_err();
     assert!(matches!(error, ProviderError::Unauthorized { .. }) && provider.asked().len() == 1, "{error}");
+    let deadline = Deadline::after(&SystemClock, Duration::from_secs(1));
+    let error = embedding.embed(&context().with_deadline(deadline), &["a".to_owned()]).await.unwrap_err();
+    assert!(
+        matches!(error, ProviderError::AllCooling { .. }) && provider.asked().len() == 1,
+        "left alone: {error}"
+    );
 }
