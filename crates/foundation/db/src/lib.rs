@@ -8,6 +8,7 @@ mod backend;
 mod config;
 mod connection;
 mod database;
+mod either;
 mod error;
 mod fingerprint;
 #[cfg(feature = "module")]

@@ -1,7 +1,7 @@
 //! Rollouts in SQLite or Postgres, by the same statements.
 
 use async_trait::async_trait;
-use runtime_db::{Database, DbError, Tx, sqlx};
+use runtime_db::{Database, DbError, Tx, on_connection, sqlx};
 use runtime_kernel::{Context, Error, Source};
 use sqlx::Row;
 
@@ -27,23 +27,6 @@ const SEEN: &str =
 #[derive(Clone, Debug)]
 pub struct SqlRollouts {
     db: Database,
-}
-
-/// Runs something on the transaction's connection, whichever database it is.
-macro_rules! on {
-    ($tx:expr, $conn:ident => $run:expr) => {{
-        #[cfg(feature = "sqlite")]
-        if let Some($conn) = $tx.sqlite() {
-            return Ok($run);
-        }
-        #[cfg(feature = "postgres")]
-        if let Some($conn) = $tx.postgres() {
-            return Ok($run);
-        }
-        Err(DbError::Unsupported(
-            "rollouts have no store for this database: enable the feature `sqlite` or `postgres`",
-        ))
-    }};
 }
 
 impl SqlRollouts {
@@ -82,11 +65,11 @@ fn unsigned(number: i64) -> u64 {
 
 async fn read(tx: &mut Tx, name: Option<&str>) -> Result<Vec<String>, DbError> {
     let name = name.map(ToOwned::to_owned);
-    on!(tx, conn => sqlx::query_scalar(LIST).bind(name.clone()).fetch_all(&mut *conn).await?)
+    on_connection!(tx, conn => sqlx::query_scalar(LIST).bind(name.clone()).fetch_all(&mut *conn).await?)
 }
 
 async fn write(tx: &mut Tx, sql: &'static str, rollout: &Rollout, data: &str) -> Result<u64, DbError> {
-    on!(tx, conn => {
+    on_connection!(tx, conn => {
         sqlx::query(sql)
             .bind(rollout.name.clone())
             .bind(signed(rollout.revision))
@@ -99,14 +82,14 @@ async fn write(tx: &mut Tx, sql: &'static str, rollout: &Rollout, data: &str) ->
 }
 
 async fn forget(tx: &mut Tx, rollout: &Rollout) -> Result<(), DbError> {
-    on!(tx, conn => {
+    on_connection!(tx, conn => {
         let query = sqlx::query(FORGET).bind(rollout.name.clone()).bind(signed(rollout.generation));
         query.execute(&mut *conn).await.map(drop)?;
     })
 }
 
 async fn add(tx: &mut Tx, name: &str, generation: u64, side: Side, seen: Counts) -> Result<(), DbError> {
-    on!(tx, conn => {
+    on_connection!(tx, conn => {
         sqlx::query(ADD)
             .bind(name.to_owned())
             .bind(signed(generation))
@@ -139,7 +122,7 @@ async fn seen(tx: &mut Tx, name: &str, generation: u64) -> Result<Evidence, DbEr
             evidence
         }};
     }
-    on!(tx, conn => rows!(conn))
+    on_connection!(tx, conn => rows!(conn))
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! Quotas in SQLite or Postgres, by the same statements.
 
 use async_trait::async_trait;
-use runtime_db::{Database, DbError, Tx, sqlx};
+use runtime_db::{Database, DbError, Tx, on_connection, sqlx};
 use runtime_kernel::{Context, Error, Source};
 
 use super::store::{Account, QuotaStore};
@@ -30,23 +30,6 @@ macro_rules! query {
             .bind($account.period)
             $(.bind($more))*
     };
-}
-
-/// Runs one query on the transaction's connection, whichever database it is.
-macro_rules! on {
-    ($tx:expr, $conn:ident => $run:expr) => {{
-        #[cfg(feature = "sqlite")]
-        if let Some($conn) = $tx.sqlite() {
-            return Ok($run);
-        }
-        #[cfg(feature = "postgres")]
-        if let Some($conn) = $tx.postgres() {
-            return Ok($run);
-        }
-        Err(DbError::Unsupported(
-            "quotas have no store for this database: enable the feature `sqlite` or `postgres`",
-        ))
-    }};
 }
 
 impl SqlQuotas {
@@ -123,18 +106,18 @@ async fn changed(
             }
         };
     }
-    on!(tx, conn => run!(conn))
+    on_connection!(tx, conn => run!(conn))
 }
 
 async fn used(tx: &mut Tx, account: &Account) -> Result<u64, DbError> {
-    on!(tx, conn => {
+    on_connection!(tx, conn => {
         let used: Option<i64> = query!(query_scalar, USED, account).fetch_optional(&mut *conn).await?;
         unsigned(used.unwrap_or(0))
     })
 }
 
 async fn forget(tx: &mut Tx, account: &Account) -> Result<(), DbError> {
-    on!(tx, conn => {
+    on_connection!(tx, conn => {
         query!(query, FORGET, account).execute(&mut *conn).await?;
     })
 }
