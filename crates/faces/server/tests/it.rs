@@ -10,6 +10,7 @@
 
 mod it {
     mod commands;
+    mod discovery;
     mod first_run;
     mod hook;
     mod house;

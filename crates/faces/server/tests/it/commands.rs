@@ -83,3 +83,25 @@ fn keys_made_on_the_command_line_open_the_server_and_are_on_record() {
     let record = std::fs::read_to_string(folder.path().join("runtime-data/audit.jsonl")).unwrap();
     assert!(record.contains("keys.created") && record.contains(r#""id":"cli""#), "{record}");
 }
+
+#[test]
+fn rollouts_take_orders_on_the_command_line_and_they_are_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = [("RUNTIME__ROLLOUT__ROUTES", r#"{"shop":{}}"#)];
+    let run = |args: &[&str]| {
+        let output = runtime(&folder, &routes, &[&["--json", "rollouts"], args].concat());
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), said)
+    };
+    let (code, view) = run(&["order", "shop", "weight", "--weight", "250", "--reason", "try it"]);
+    assert_eq!((code, view["weight"].as_u64(), view["phase"].as_str()), (Some(0), Some(250), Some("paused")));
+    let (_, list) = run(&["list"]);
+    assert_eq!(
+        (list[0]["name"].as_str(), list[0]["reason"].as_str()),
+        (Some("shop"), Some("weight: try it"))
+    );
+    assert_ne!(run(&["order", "shop", "switch"]).0, Some(0));
+    assert_ne!(run(&["order", "shop", "pin", "--subject", "a"]).0, Some(0), "it says no side");
+    let record = std::fs::read_to_string(folder.path().join("runtime-data/audit.jsonl")).unwrap();
+    assert!(record.contains("rollouts.ordered") && record.contains("try it"), "{record}");
+}

@@ -180,7 +180,7 @@ impl House {
         .await;
     }
 
-    async fn until<T>(&self, what: &str, look: impl AsyncFn(&Self) -> Option<T>) -> T {
+    pub(super) async fn until<T>(&self, what: &str, look: impl AsyncFn(&Self) -> Option<T>) -> T {
         let looking = async {
             let mut ticks = tokio::time::interval(LOOK);
             loop {

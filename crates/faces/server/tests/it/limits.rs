@@ -113,3 +113,36 @@ async fn requests_under_way_are_limited_and_operators_see_how_many() {
     let metrics = house.request("GET", "/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains(r#"limits_concurrency_limit{limit="jobs"} 3"#), "{metrics}");
 }
+
+#[tokio::test]
+async fn an_open_breaker_is_shown_in_health_and_does_not_make_the_server_unready() {
+    let pipeline = r#"{"payments":{"breaker":{"consecutive_failures":3}}}"#;
+    let house =
+        House::start(&[("RUNTIME__RESILIENCE__PIPELINE", pipeline), ("RUNTIME__HEALTH__INTERVAL", "50ms")])
+            .await;
+    let order = house.request("PUT", "/v1/breakers/payments").json(&json!({ "state": "forced_open" }));
+    assert_eq!(order.send().await.unwrap().status(), 200);
+    house
+        .until("degraded", async |house| {
+            let answer = house.client().get(house.url("/readyz")).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let report: Value = answer.json().await.unwrap();
+            (report["checks"]["breakers"] == "degraded" && report["status"] == "degraded").then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn limits_that_are_switched_off_limit_nothing() {
+    let off = [
+        ("RUNTIME__LIMITS__ENABLED", "false"),
+        ("RUNTIME__LIMITS__SERVER", r#"{"algorithm":"fixed","initial":1,"min":1,"max":1}"#),
+    ];
+    let house = House::start(&off).await;
+    let listed: Value = house.request("GET", "/v1/limits").send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&listed["concurrency"][0]["limit"], &listed["concurrency"][0]["in_flight"]),
+        (&json!(1), &json!(0)),
+        "the request itself is not counted"
+    );
+}

@@ -50,3 +50,36 @@ async fn requests_are_passed_on_by_weight_and_orders_take_effect_and_are_on_reco
     let anonymous = house.client().get(house.url("/v1/rollouts")).send().await.unwrap();
     assert_eq!(anonymous.status(), 401);
 }
+
+#[tokio::test]
+async fn a_canary_that_fails_is_rolled_back_by_the_server_itself_and_that_is_on_record() {
+    let broken = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = any(|| async { axum::http::StatusCode::INTERNAL_SERVER_ERROR });
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        url
+    };
+    let step = json!({ "weight": 5_000, "hold": "1h" });
+    let routes = json!({ "shop": { "path": "/shop", "primary": upstream("old").await, "canary": broken,
+        "sticky": ["request"], "plan": { "steps": [step] } } });
+    let routes = routes.to_string();
+    let house = House::start(&[("RUNTIME__ROLLOUT__ROUTES", routes.as_str())]).await;
+    let start = house.request("POST", "/v1/rollouts/shop").json(&json!({ "order": "start" }));
+    assert_eq!(start.send().await.unwrap().status(), 200);
+    house
+        .until("rolled back", async |house| {
+            for _ in 0..20 {
+                let _ = house.client().get(house.url("/shop")).send().await.unwrap();
+            }
+            let list: Value =
+                house.request("GET", "/v1/rollouts").send().await.unwrap().json().await.unwrap();
+            (list["rollouts"][0]["phase"] == "rolled_back").then_some(())
+        })
+        .await;
+    house
+        .until("on record", async |house| {
+            house.file("runtime-data/audit.jsonl").contains("rollouts.moved").then_some(())
+        })
+        .await;
+}

@@ -1,0 +1,52 @@
+//! The same statement on whichever database a transaction is in.
+
+/// Evaluates an expression on a transaction's connection, whichever database it is: `Ok` of it, with `?` inside for a
+/// [`DbError`](crate::DbError), or [`DbError::Unsupported`](crate::DbError::Unsupported) when there is none. The expression
+/// is compiled once for each database that is enabled.
+///
+/// ```
+/// use runtime_db::{DbError, Tx, on_connection, sqlx};
+///
+/// async fn count(tx: &mut Tx) -> Result<i64, DbError> {
+///     on_connection!(tx, conn => sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(&mut *conn).await?)
+/// }
+/// ```
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+#[macro_export]
+macro_rules! on_connection {
+    ($tx:expr, $conn:ident => $run:expr) => {
+        if let Some($conn) = $tx.sqlite() {
+            Ok($run)
+        } else if let Some($conn) = $tx.postgres() {
+            Ok($run)
+        } else {
+            Err($crate::DbError::Unsupported("no statement for this database"))
+        }
+    };
+}
+
+/// As with both databases, on the only one.
+#[cfg(all(feature = "sqlite", not(feature = "postgres")))]
+#[macro_export]
+macro_rules! on_connection {
+    ($tx:expr, $conn:ident => $run:expr) => {
+        if let Some($conn) = $tx.sqlite() {
+            Ok($run)
+        } else {
+            Err($crate::DbError::Unsupported("no statement for this database"))
+        }
+    };
+}
+
+/// As with both databases, on the only one.
+#[cfg(all(feature = "postgres", not(feature = "sqlite")))]
+#[macro_export]
+macro_rules! on_connection {
+    ($tx:expr, $conn:ident => $run:expr) => {
+        if let Some($conn) = $tx.postgres() {
+            Ok($run)
+        } else {
+            Err($crate::DbError::Unsupported("no statement for this database"))
+        }
+    };
+}
