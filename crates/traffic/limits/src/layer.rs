@@ -140,8 +140,8 @@ struct Asked {
 type Permits = [Option<Permit>; 2];
 
 impl Asked {
-    /// All places or none. Waiting for one while holding another would let routes block each other, so that only the
-    /// last is waited for with the first in hand: requests hold their own route's place and wait for the server's.
+    /// All places or none: the route's own first, then the server's. Everybody waits in this order, so that nobody waits
+    /// in a circle.
     async fn wait(self) -> Result<Permits, Overloaded> {
         let mut permits = [None, None];
         for (permit, limit) in permits.iter_mut().zip(&self.limits) {
