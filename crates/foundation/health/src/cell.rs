@@ -38,12 +38,20 @@ struct Standing {
 }
 
 impl Cell {
-    pub(crate) fn new(check: Check, config: &HealthConfig) -> Result<Self, HealthError> {
+    pub(crate) fn new(mut check: Check, config: &HealthConfig) -> Result<Self, HealthError> {
+        let said = config.of(&check.name).cloned().unwrap_or_default();
+        check.critical = said.critical.unwrap_or(check.critical);
         let cell = Self {
-            timeout: check.timeout.unwrap_or(config.timeout),
-            interval: check.interval.unwrap_or(config.interval),
-            failure_threshold: check.failure_threshold.unwrap_or(config.failure_threshold),
-            success_threshold: check.success_threshold.unwrap_or(config.success_threshold),
+            timeout: said.timeout.or(check.timeout).unwrap_or(config.timeout),
+            interval: said.interval.or(check.interval).unwrap_or(config.interval),
+            failure_threshold: said
+                .failure_threshold
+                .or(check.failure_threshold)
+                .unwrap_or(config.failure_threshold),
+            success_threshold: said
+                .success_threshold
+                .or(check.success_threshold)
+                .unwrap_or(config.success_threshold),
             check,
             standing: Mutex::default(),
             look: tokio::sync::Mutex::new(None),

@@ -11,7 +11,7 @@ mod registry;
 mod report;
 
 pub use check::{Check, HealthCheck, Outcome, Probe};
-pub use config::{HealthConfig, HealthError};
+pub use config::{AlertConfig, CheckConfig, HealthConfig, HealthError};
 #[cfg(feature = "disk")]
 pub use disk::DiskSpace;
 #[cfg(feature = "module")]

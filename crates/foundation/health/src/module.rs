@@ -12,13 +12,14 @@ use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::{Container, Token};
 use runtime_kernel::lifecycle::Stage;
 
-use crate::{Check, HealthConfig, HealthRegistry, Outcome};
+use crate::{Check, CheckConfig, HealthConfig, HealthRegistry, Outcome};
 
 /// The app's health.
 pub const HEALTH: Token<HealthRegistry> = Token::new("health");
 
 impl Section for HealthConfig {
     const PATH: &'static str = "health";
+    const SECRET: &'static [&'static str] = &["alerts.slack_webhook"];
 
     fn validate(&self) -> Result<(), Invalid> {
         let zero = |field| Err(Invalid::new(field, "must not be 0"));
@@ -27,7 +28,22 @@ impl Section for HealthConfig {
             Self { timeout: Duration::ZERO, .. } => zero("timeout"),
             Self { failure_threshold: 0, .. } => zero("failure_threshold"),
             Self { success_threshold: 0, .. } => zero("success_threshold"),
-            _ => Ok(()),
+            Self { checks, .. } => {
+                let zero = |check: &CheckConfig| {
+                    let times = [("interval", check.interval), ("timeout", check.timeout)];
+                    let counts = [
+                        ("failure_threshold", check.failure_threshold),
+                        ("success_threshold", check.success_threshold),
+                    ];
+                    let time = times.into_iter().find(|(_, time)| *time == Some(Duration::ZERO));
+                    let count = counts.into_iter().find(|(_, count)| *count == Some(0));
+                    time.map(|(key, _)| key).or(count.map(|(key, _)| key))
+                };
+                let wrong = checks.iter().find_map(|(name, check)| Some((name, zero(check)?)));
+                wrong.map_or(Ok(()), |(name, key)| {
+                    Err(Invalid::new(format!("checks.{name}.{key}"), "must not be 0"))
+                })
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runtime_kernel::{SharedClock, SystemClock};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cell::Cell;
@@ -25,7 +26,9 @@ pub struct HealthRegistry(Arc<Inner>);
 struct Inner {
     cells: Vec<Arc<Cell>>,
     clock: SharedClock,
-    show_details: bool,
+    config: HealthConfig,
+    /// What readiness was when it was last looked at, for those who follow it.
+    told: watch::Sender<Status>,
     started: AtomicBool,
     unready: Mutex<Option<Cow<'static, str>>>,
 }
@@ -91,9 +94,17 @@ impl HealthBuilder {
             })
             .transpose()
             .map_err(|error| HealthError::Metrics(error.to_string()))?;
+        let idle = self.config.idle(self.checks.iter().map(|check| &*check.name));
+        if !idle.is_empty() {
+            tracing::warn!(target: "health", checks = ?idle, "`health.checks` names checks that there are not");
+        }
         for check in self.checks {
             if !names.insert(check.name.clone()) {
                 return Err(HealthError::Duplicate(check.name.into_owned()));
+            }
+            let said = self.config.of(&check.name).and_then(|said| said.enabled);
+            if !self.config.enabled || said == Some(false) {
+                continue;
             }
             #[cfg_attr(not(feature = "metrics"), expect(unused_mut, reason = "metrics change it"))]
             let mut cell = Cell::new(check, &self.config)?;
@@ -107,7 +118,8 @@ impl HealthBuilder {
         Ok(HealthRegistry(Arc::new(Inner {
             cells,
             clock: self.clock,
-            show_details: self.config.show_details,
+            config: self.config,
+            told: watch::Sender::new(Status::Unhealthy),
             started: AtomicBool::new(false),
             unready: Mutex::default(),
         })))
@@ -133,9 +145,45 @@ impl HealthRegistry {
     }
 
     /// Shall the process get work? Unhealthy while a critical readiness check is, has not looked yet or has not
-    /// looked for long, and after [`HealthRegistry::set_unready`]. Degraded passes.
+    /// looked for long, and after [`HealthRegistry::set_unready`]. Degraded passes, unless `degraded_passes` is off.
     pub fn readiness(&self) -> Report {
-        self.report(Probe::Readiness, self.lock().clone())
+        let mut report = self.report(Probe::Readiness, self.lock().clone());
+        if report.status != Status::Healthy {
+            report.disabled.clone_from(&self.0.config.disable_when_degraded);
+        }
+        if report.status == Status::Degraded && !self.0.config.degraded_passes {
+            report.status = Status::Unhealthy;
+            report.reason = Some(Cow::Borrowed("degraded, which does not pass here"));
+        }
+        report
+    }
+
+    /// Whether a feature may be used now: those of `disable_when_degraded` only while the whole is healthy, others
+    /// always. For what can be done without when resources are short.
+    ///
+    /// ```
+    /// use runtime_health::{HealthConfig, HealthRegistry, Check, Outcome};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let mut config = HealthConfig::default();
+    /// config.disable_when_degraded = vec!["previews".to_owned()];
+    /// let cache = Check::from_fn("cache", || async { Outcome::degraded("slow") });
+    /// let registry = HealthRegistry::builder().config(config).check(cache).build()?;
+    /// registry.refresh().await;
+    /// assert!(!registry.allows("previews"));
+    /// assert!(registry.allows("orders"));
+    /// # Ok::<(), runtime_health::HealthError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn allows(&self, feature: &str) -> bool {
+        let listed = self.0.config.disable_when_degraded.iter().any(|name| name == feature);
+        !listed || self.readiness().status == Status::Healthy
+    }
+
+    /// What readiness is, for those who follow it: looked at anew after each look of [`run`](Self::run), and when the
+    /// process leaves. Unhealthy until everything was looked at once.
+    pub fn changes(&self) -> watch::Receiver<Status> {
+        self.0.told.subscribe()
     }
 
     /// Has the process come up? Unhealthy until [`HealthRegistry::mark_started`] was called and every critical
@@ -162,7 +210,7 @@ impl HealthRegistry {
 
     /// Whether probes show each check, or the status alone, as configured.
     pub fn shows_details(&self) -> bool {
-        self.0.show_details
+        self.0.config.show_details
     }
 
     /// Tells that everything has been started.
@@ -173,6 +221,12 @@ impl HealthRegistry {
     /// Fails readiness from now on, whatever the checks say: the process is going away.
     pub fn set_unready(&self, reason: impl Into<Cow<'static, str>>) {
         *self.lock() = Some(reason.into());
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let now = self.readiness().status;
+        self.0.told.send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
     /// Looks at everything once, all at the same time, and waits: for a command line, or before the first probe. Takes
@@ -194,13 +248,15 @@ impl HealthRegistry {
             () = &mut stop => return,
             () = self.refresh() => self.mark_started(),
         }
+        self.tell();
         let mut loops = JoinSet::new();
         for cell in &self.0.cells {
-            let (cell, clock) = (Arc::clone(cell), Arc::clone(&self.0.clock));
+            let (cell, registry) = (Arc::clone(cell), self.clone());
             loops.spawn(async move {
                 loop {
-                    clock.sleep(cell.interval).await;
-                    cell.run(&clock).await;
+                    registry.0.clock.sleep(cell.interval).await;
+                    cell.run(&registry.0.clock).await;
+                    registry.tell();
                 }
             });
         }
@@ -216,7 +272,7 @@ impl HealthRegistry {
             status = status.max(counts.unwrap_or(Status::Healthy));
             checks.push(report);
         }
-        Report { status, reason, checks }
+        Report { status, reason, disabled: Vec::new(), checks }
     }
 
     fn cells(&self, probe: Probe) -> impl Iterator<Item = &Arc<Cell>> {

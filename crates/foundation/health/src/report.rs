@@ -38,6 +38,9 @@ pub struct Report {
     /// Why the process itself says no, whatever its checks say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Cow<'static, str>>,
+    /// Features that are switched off meanwhile: `disable_when_degraded`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<String>,
     /// Each check, in the order of registration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckReport>,
@@ -57,7 +60,7 @@ impl Report {
     /// The status alone, for callers who may not know what the process depends on.
     #[must_use]
     pub fn summary(&self) -> Self {
-        Self { status: self.status, reason: None, checks: Vec::new() }
+        Self { status: self.status, reason: None, disabled: Vec::new(), checks: Vec::new() }
     }
 }
 

@@ -17,6 +17,8 @@ mod app_services;
 mod config;
 #[path = "it/config_athyper.rs"]
 mod config_athyper;
+#[path = "it/config_crossbridge.rs"]
+mod config_crossbridge;
 #[path = "it/config_explain.rs"]
 mod config_explain;
 #[path = "it/config_locks.rs"]

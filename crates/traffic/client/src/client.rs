@@ -160,7 +160,12 @@ impl Client {
                 let retry = if harmless { error.retry() } else { Retry::Never };
                 Failed::Error(error, retry)
             })?;
-            match verdict(response.status(), response.headers(), inner.clock.utc()) {
+            match verdict(
+                &inner.config.retry_statuses,
+                response.status(),
+                response.headers(),
+                inner.clock.utc(),
+            ) {
                 None => Ok(response),
                 Some(retry) => {
                     let retry = match retry {

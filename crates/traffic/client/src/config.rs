@@ -22,6 +22,8 @@ pub struct ClientConfig {
     /// shortens it. Default 30 s.
     #[serde(with = "runtime_kernel::units::duration")]
     pub timeout: Duration,
+    /// The statuses that say it may go better another time: 400 to 599. Default 408, 425, 429, 500, 502, 503 and 504.
+    pub retry_statuses: Vec<u16>,
     /// The largest answer's body, unpacked. Default 10 MiB.
     pub max_response: ByteSize,
     /// How many redirects are followed; 0 hands the redirect itself back. At most 20, default 5.
@@ -86,6 +88,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(15),
             timeout: Duration::from_secs(30),
+            retry_statuses: vec![408, 425, 429, 500, 502, 503, 504],
             max_response: ByteSize::mib(10),
             max_redirects: 5,
             pool_max_idle_per_host: 32,
@@ -119,6 +122,9 @@ impl ClientConfig {
         }
         if self.timeout.is_zero() {
             return zero("timeout");
+        }
+        if let Some(status) = self.retry_statuses.iter().find(|status| !(400..=599).contains(*status)) {
+            return Err(("retry_statuses", format!("must be 400 to 599: {status}")));
         }
         if self.max_redirects > 20 {
             return Err(("max_redirects", "must not be more than 20".to_owned()));

@@ -33,8 +33,13 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
 }
 
 /// What an answer's status says about trying again: `None` when the answer is to be taken as it is.
-pub(crate) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Retry> {
-    if !matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504) {
+pub(crate) fn verdict(
+    passing: &[u16],
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Option<Retry> {
+    if !passing.contains(&status.as_u16()) {
         return None;
     }
     let asked = retry_after(headers, now);

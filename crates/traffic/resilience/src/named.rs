@@ -22,6 +22,8 @@ use crate::policy::RetryPolicy;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ResilienceConfig {
+    /// Whether anything is tried again. Default true; off, every policy makes one attempt.
+    pub retries: bool,
     /// The retry policies.
     pub retry: BTreeMap<String, RetryConfig>,
     /// The pipelines: one per dependency.
@@ -161,7 +163,7 @@ impl ResilienceConfig {
 impl Default for ResilienceConfig {
     fn default() -> Self {
         let retry = well_known().into_iter().map(|(name, config)| (name.to_owned(), config)).collect();
-        Self { retry, pipeline: BTreeMap::new() }
+        Self { retries: true, retry, pipeline: BTreeMap::new() }
     }
 }
 
@@ -229,6 +231,9 @@ impl RetryPolicies {
         let mut policies = Self::default();
         for (name, config) in config.retry {
             policies.named.insert(name, RetryPolicy::new(config)?);
+        }
+        if !config.retries {
+            policies.named.values_mut().for_each(|policy| *policy = policy.once());
         }
         Ok(policies)
     }

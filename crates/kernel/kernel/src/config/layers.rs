@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::athyper;
+use super::crossbridge;
 use super::declared::{Declared, Overlay};
 use super::error::{ConfigError, Problem, ProblemKind};
 use super::format;
@@ -53,6 +54,8 @@ pub(super) struct Loaded {
     code: Vec<Node>,
     /// Unknown keys of the file are listed, not refused.
     pub(super) lenient: bool,
+    /// The file is another program's, of which we read a part: its other sections are listed, not refused.
+    foreign: bool,
     /// The file that was read, when there was one.
     pub(super) file: Option<PathBuf>,
 }
@@ -77,6 +80,12 @@ impl Sources {
         if let Some(path) = &loaded.file {
             match format::read(path) {
                 Ok(tree) if self.athyper => loaded.files.push(athyper::translate(tree)),
+                Ok(tree) if crossbridge::found(&tree) => {
+                    let (tree, wrong) = crossbridge::translate(tree, &self.env);
+                    loaded.files.push(tree);
+                    loaded.foreign = true;
+                    problems.extend(wrong);
+                }
                 Ok(tree) => loaded.files.push(tree),
                 Err(problem) => problems.push(problem),
             }
@@ -197,7 +206,7 @@ impl Loaded {
         let mut strays = Vec::new();
         let add_trees = |trees: &[Node], strays: &mut Vec<Stray>| {
             for tree in trees {
-                stray_keys(tree, &mut Vec::new(), sections, self.lenient, strays);
+                stray_keys(tree, &mut Vec::new(), sections, self.lenient || self.foreign, strays);
             }
         };
         let add_vars = |layer, strays: &mut Vec<Stray>| {

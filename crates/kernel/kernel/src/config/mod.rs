@@ -5,6 +5,7 @@
 
 mod athyper;
 mod builder;
+mod crossbridge;
 mod de;
 mod declared;
 mod error;
