@@ -17,6 +17,7 @@ use runtime_kernel::container::Container;
 use runtime_kernel::{Error, Mode};
 use runtime_limits::LimitsModule;
 use runtime_migrate::MigrateModule;
+use runtime_providers::ProvidersModule;
 use runtime_ratelimit::RateLimitModule;
 use runtime_redis::RedisModule;
 use runtime_resilience::ResilienceModule;
@@ -82,6 +83,7 @@ fn modules(
         .with(LimitsModule)
         .with(RolloutModule::new().hook(record::moved(&told)))
         .with(RateLimitModule)
+        .with(ProvidersModule)
         .with(JobsModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
 }
@@ -153,6 +155,7 @@ impl Module for ServerModule {
             Some(keys) => router.layer(ApiKeyLayer::new(keys.authenticator().clone())),
             None => router,
         });
+        crate::alerts::follow(app)?;
         app.on_listening(crate::banner::listening);
         api::routes(app)
     }

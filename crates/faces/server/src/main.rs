@@ -1,5 +1,6 @@
 //! The ready-made server and its command line.
 
+mod alerts;
 mod api;
 mod banner;
 mod cli;

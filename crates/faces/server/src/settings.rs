@@ -14,6 +14,7 @@ use runtime_kernel::app::SupervisionConfig;
 use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Section};
 use runtime_kernel::lifecycle::ShutdownConfig;
 use runtime_limits::LimitsConfig;
+use runtime_providers::ProvidersConfig;
 use runtime_ratelimit::RateLimitConfig;
 use runtime_redis::RedisConfig;
 use runtime_resilience::ResilienceConfig;
@@ -79,6 +80,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<HttpConfig>()
         .section::<JobsConfig>()
         .section::<LimitsConfig>()
+        .section::<ProvidersConfig>()
         .section::<RateLimitConfig>()
         .section::<RedisConfig>()
         .section::<ResilienceConfig>()

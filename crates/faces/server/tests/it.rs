@@ -10,6 +10,7 @@
 
 mod it {
     mod commands;
+    mod crossbridge;
     mod discovery;
     mod first_run;
     mod hook;

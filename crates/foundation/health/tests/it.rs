@@ -8,6 +8,8 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "it/behaviours.rs"]
+mod behaviours;
 #[cfg(feature = "disk")]
 #[path = "it/disk.rs"]
 mod disk;

@@ -30,9 +30,10 @@ impl Call {
         let inner = &*self.chat.inner;
         let tenant = self.tenant.as_deref();
         let cost = inner.meter.add(tenant, usage, self.live.target.config.price).micros();
+        self.live.answered(usage);
         self.room.used(usage.total());
         // After ours has come back: of the two counts the smaller one holds.
-        self.live.told(&inner.limiter, self.told);
+        self.live.told(self.told);
         give_back(inner, tenant, self.reserved.saturating_sub(cost)).await;
         take_more(inner, tenant, cost.saturating_sub(self.reserved)).await;
     }
@@ -86,7 +87,7 @@ impl Heard {
     pub(crate) async fn end(&mut self, error: Option<&ProviderError>) {
         let Some(call) = self.call.take() else { return };
         if let Some(error) = error {
-            call.live.failed(error, &call.chat.inner.ticks);
+            call.live.failed(error);
         }
         // Without the provider's own word: no more tokens than the answer had bytes.
         let heard = u32::try_from(self.text).unwrap_or(u32::MAX).min(call.most.completion);

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Context, SharedClock, Ticks};
-use runtime_ratelimit::RateLimiter;
+use runtime_kernel::{Context, SharedClock};
 use runtime_resilience::{Cause, RetryPolicy, SharedRng, retry};
 
 use crate::error::ProviderError;
+use crate::gate::Gate;
 use crate::meter::{Meter, Spent};
 use crate::port::EmbeddingModel;
 use crate::target::{Live, Target};
@@ -18,13 +18,12 @@ use crate::wire::{Embeddings, Usage};
 #[derive(Clone)]
 pub struct HardenedEmbedding {
     live: Arc<Live<dyn EmbeddingModel>>,
-    limiter: RateLimiter,
     policy: RetryPolicy,
     batch: usize,
     clock: SharedClock,
-    ticks: Ticks,
     rng: SharedRng,
     meter: Arc<Meter>,
+    gate: Option<Gate>,
 }
 
 impl fmt::Debug for HardenedEmbedding {
@@ -48,14 +47,13 @@ pub fn harden_embedding(
         return Err(ProviderError::Config { key: "batch".to_owned(), message });
     }
     Ok(HardenedEmbedding {
-        live: Arc::new(Live::new(target)?),
-        limiter: RateLimiter::builder(16).clock(Arc::clone(&clock)).build(),
+        live: Arc::new(Live::new(target, &clock)?),
         policy,
         batch,
-        ticks: Ticks::of(Arc::clone(&clock)),
         clock,
         rng: SharedRng::from_os(),
         meter: Arc::default(),
+        gate: None,
     })
 }
 
@@ -65,6 +63,13 @@ impl HardenedEmbedding {
         self.meter.of(tenant)
     }
 
+    /// The same within the rate of an operation, by who asks.
+    #[must_use]
+    pub fn gate(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
     /// A vector for each text, in their order. All or nothing: of several batches one that fails for good fails all.
     ///
     /// Cancel-safe: dropped, the call is given up.
@@ -72,6 +77,9 @@ impl HardenedEmbedding {
     /// # Errors
     /// [`ProviderError`].
     pub async fn embed(&self, context: &Context, texts: &[String]) -> Result<Embeddings, ProviderError> {
+        if let Some(gate) = &self.gate {
+            gate.pass(context).await?;
+        }
         let mut all = Embeddings::default();
         for texts in texts.chunks(self.batch) {
             let mut rng = self.rng.clone();
@@ -96,11 +104,11 @@ impl HardenedEmbedding {
     async fn one(&self, context: &Context, texts: &[String]) -> Result<Embeddings, ProviderError> {
         let tokens = texts.iter().map(|text| text.len().div_ceil(3) + 1).sum::<usize>();
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        if let Some(retry_after) = self.live.cooling(&self.ticks) {
+        if let Some(retry_after) = self.live.cooling() {
             return Err(ProviderError::AllCooling { retry_after });
         }
         let room = loop {
-            match self.live.reserve(&self.limiter, tokens) {
+            match self.live.reserve(tokens) {
                 Ok(room) => break room,
                 Err(ProviderError::Limited { retry_after: Some(wait), .. })
                     if context.deadline.remaining(&*self.clock).is_none_or(|left| wait < left) =>
@@ -114,13 +122,14 @@ impl HardenedEmbedding {
         match self.live.target.model.embed(context, name, texts).await {
             Ok((found, told)) => {
                 self.meter.add(context.tenant.as_deref(), found.usage, self.live.target.config.price);
+                self.live.answered(found.usage);
                 room.used(found.usage.total());
                 self.live.succeeded();
-                self.live.told(&self.limiter, told);
+                self.live.told(told);
                 Ok(found)
             }
             Err(error) => {
-                self.live.failed(&error, &self.ticks);
+                self.live.failed(&error);
                 // What has been refused used nothing; what is not known counts.
                 if matches!(error, ProviderError::RateLimited { .. } | ProviderError::Overloaded { .. }) {
                     room.unused();

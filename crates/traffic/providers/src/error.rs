@@ -99,6 +99,16 @@ pub enum ProviderError {
     /// The deadline passed.
     #[error("the deadline has passed")]
     Deadline,
+    /// There is nothing of that name.
+    #[error("no `{name}` in `providers.{table}`; there are: {known}")]
+    UnknownName {
+        /// `chats`, `embeddings` or `targets`.
+        table: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// A configuration makes no sense.
     #[error("`{key}` {message}")]
     Config {
@@ -158,6 +168,7 @@ impl Classify for ProviderError {
             Self::ContentPolicy { .. } => ErrorKind::Forbidden,
             Self::Unauthorized { .. } => ErrorKind::Internal,
             Self::Invalid { .. } | Self::Config { .. } => ErrorKind::Invalid,
+            Self::UnknownName { .. } => ErrorKind::NotFound,
             Self::TimedOut { .. } | Self::Deadline => ErrorKind::Timeout,
         }
     }
@@ -177,6 +188,7 @@ impl Classify for ProviderError {
             Self::AllCooling { .. } => "provider.all_cooling",
             Self::BudgetSpent(_) => "provider.budget_spent",
             Self::Deadline => "deadline.exceeded",
+            Self::UnknownName { .. } => "provider.unknown_name",
             Self::Config { .. } => "provider.invalid_config",
         }
     }

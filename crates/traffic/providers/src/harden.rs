@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_core::Stream;
 use runtime_kernel::{Context, Deadline, SharedClock, Ticks};
 use runtime_limits::Quotas;
-use runtime_ratelimit::RateLimiter;
 
 use crate::cache::{Cache, Found, Question};
 use crate::call::{Call, Heard};
 use crate::config::{Chains, HardenConfig};
 use crate::error::ProviderError;
+use crate::gate::Gate;
 use crate::meter::{Meter, Spent, namespace};
 use crate::port::{ChatModel, ChatStream, Told};
 use crate::target::{Live, Room, Target};
@@ -40,7 +40,7 @@ pub fn harden_ai(
         if live.iter().any(|own| own.target.name == target.name) {
             return wrong("targets", format!("must have names of their own: `{}`", target.name));
         }
-        live.push(Arc::new(Live::new(target)?));
+        live.push(Arc::new(Live::new(target, &clock)?));
     }
     let find = |key: &str, names: &[String]| {
         let one = |name: &String| {
@@ -56,13 +56,13 @@ pub fn harden_ai(
         order: if order.is_empty() { (0..live.len()).collect() } else { order },
         context_window: find("context_window", &chains.context_window)?,
         content_policy: find("content_policy", &chains.content_policy)?,
-        limiter: RateLimiter::builder(1_024).clock(Arc::clone(&clock)).build(),
         ticks: Ticks::of(Arc::clone(&clock)),
         cache: config.cache.map(Cache::new),
         targets: live,
         config,
         clock,
         quotas: None,
+        gate: None,
         meter: Meter::default(),
     };
     Ok(HardenedChat { inner: Arc::new(inner) })
@@ -87,11 +87,11 @@ pub(crate) struct Inner {
     context_window: Vec<usize>,
     content_policy: Vec<usize>,
     pub(crate) config: HardenConfig,
-    pub(crate) limiter: RateLimiter,
     clock: SharedClock,
     pub(crate) ticks: Ticks,
     cache: Option<Cache>,
     pub(crate) quotas: Option<Quotas>,
+    gate: Option<Gate>,
     pub(crate) meter: Meter,
 }
 
@@ -107,12 +107,24 @@ impl HardenedChat {
     /// # Errors
     /// [`ProviderError::Config`] when clones exist already.
     pub fn quotas(mut self, quotas: Quotas) -> Result<Self, ProviderError> {
-        let inner = Arc::get_mut(&mut self.inner).ok_or_else(|| ProviderError::Config {
-            key: "quotas".to_owned(),
-            message: "must be given before the first clone is made".to_owned(),
-        })?;
-        inner.quotas = Some(quotas);
+        self.own("quotas")?.quotas = Some(quotas);
         Ok(self)
+    }
+
+    /// The same within the rate of an operation, by who asks.
+    ///
+    /// # Errors
+    /// [`ProviderError::Config`] when clones exist already.
+    pub fn gate(mut self, gate: Gate) -> Result<Self, ProviderError> {
+        self.own("gate")?.gate = Some(gate);
+        Ok(self)
+    }
+
+    fn own(&mut self, key: &str) -> Result<&mut Inner, ProviderError> {
+        Arc::get_mut(&mut self.inner).ok_or_else(|| ProviderError::Config {
+            key: key.to_owned(),
+            message: "must be given before the first clone is made".to_owned(),
+        })
     }
 
     /// What a tenant has spent in this process, by `realm/tenant`; the empty name is for calls without one.
@@ -122,9 +134,7 @@ impl HardenedChat {
 
     /// The targets that are left alone at the moment, and for how long.
     pub fn cooling(&self) -> Vec<(String, Duration)> {
-        let cooling = |live: &Arc<Live<dyn ChatModel>>| {
-            Some((live.target.name.to_string(), live.cooling(&self.inner.ticks)?))
-        };
+        let cooling = |live: &Arc<Live<dyn ChatModel>>| Some((live.target.name.to_string(), live.cooling()?));
         self.inner.targets.iter().filter_map(cooling).collect()
     }
 
@@ -237,6 +247,9 @@ impl HardenedChat {
         W: Future<Output = Result<(T, Told), ProviderError>>,
     {
         let inner = &*self.inner;
+        if let Some(gate) = &inner.gate {
+            gate.pass(context).await?;
+        }
         let clock = &*inner.clock;
         let deadline = context.deadline.narrow(Deadline::after(clock, inner.config.timeout));
         let mut chain = &inner.order;
@@ -279,7 +292,7 @@ impl HardenedChat {
                 }
                 Err(error) => error,
             };
-            live.failed(&error, &inner.ticks);
+            live.failed(&error);
             // A call that timed out may have been answered and paid for; one that was refused was not.
             if matches!(error, ProviderError::TimedOut { .. } | ProviderError::Deadline) {
                 drop(call);
@@ -324,11 +337,11 @@ impl HardenedChat {
             let mut found = None;
             for index in fresh.chain(again) {
                 let Some(live) = inner.targets.get(*index) else { continue };
-                if let Some(left) = live.cooling(&inner.ticks) {
+                if let Some(left) = live.cooling() {
                     cooling = Some(cooling.map_or(left, |own| own.min(left)));
                     continue;
                 }
-                match live.reserve(&inner.limiter, tokens) {
+                match live.reserve(tokens) {
                     Ok(room) => {
                         found = Some((*index, Arc::clone(live), room));
                         break;

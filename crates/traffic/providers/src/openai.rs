@@ -125,10 +125,25 @@ impl OpenAi {
         Self { client, config, clock }
     }
 
+    /// Asks for the list of models: whether it is there and knows our key, at no cost.
+    ///
+    /// # Errors
+    /// [`ProviderError`], with `target` as given.
+    pub async fn ping(&self, context: &Context, target: &str) -> Result<(), ProviderError> {
+        self.send(context, target, self.keyed(self.client.get(&self.url("models")))).await.map(drop)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.config.url.trim_end_matches('/'))
+    }
+
     fn post(&self, path: &str, body: &Value) -> RequestBuilder {
-        let url = format!("{}/{path}", self.config.url.trim_end_matches('/'));
+        self.keyed(self.client.post(&self.url(path)).json(body))
+    }
+
+    fn keyed(&self, request: RequestBuilder) -> RequestBuilder {
         // One loop retries, and it is not here.
-        let request = self.client.post(&url).json(body).repeatable(false);
+        let request = request.repeatable(false);
         match &self.config.key {
             Some(key) => request.header("authorization", &format!("Bearer {key}")),
             None => request,

@@ -1,17 +1,18 @@
 //! One model at one provider, with its limits and how it fares.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use runtime_kernel::Ticks;
+use runtime_kernel::{Classify, SharedClock, Ticks};
 use runtime_ratelimit::{LimitError, Rate, RateLimiter, Reservation};
 use serde::{Deserialize, Serialize};
 
-use crate::cost::Price;
+use crate::cost::{Cost, Price};
 use crate::error::ProviderError;
 use crate::port::{ChatModel, Told};
+use crate::wire::Usage;
 
 /// What is known of a target beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,16 +48,41 @@ impl Default for TargetConfig {
     }
 }
 
-/// One model at one provider.
+/// One model at one provider. Clones share its limits and its cooldown: it is the same model.
 pub struct Target<M: ?Sized = dyn ChatModel> {
     pub(crate) name: Arc<str>,
     pub(crate) model: Arc<M>,
     pub(crate) config: TargetConfig,
+    observer: Option<Observer>,
+    /// Made when it is first put behind a chat, with that chat's clock.
+    state: Arc<OnceLock<Arc<State>>>,
+}
+
+type Observer = Arc<dyn Fn(&Attempted<'_>) + Send + Sync>;
+
+/// How one attempt at a target ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempted<'a> {
+    /// The target's name.
+    pub target: &'a str,
+    /// `answered`, or the code of the error.
+    pub outcome: &'a str,
+    /// The tokens that were used.
+    pub usage: Usage,
+    /// What they cost.
+    pub cost: Cost,
 }
 
 impl<M: ?Sized> Clone for Target<M> {
     fn clone(&self) -> Self {
-        Self { name: Arc::clone(&self.name), model: Arc::clone(&self.model), config: self.config }
+        Self {
+            name: Arc::clone(&self.name),
+            model: Arc::clone(&self.model),
+            config: self.config,
+            observer: self.observer.clone(),
+            state: Arc::clone(&self.state),
+        }
     }
 }
 
@@ -72,13 +98,26 @@ impl<M: ?Sized> fmt::Debug for Target<M> {
 impl<M: ?Sized> Target<M> {
     /// A model by the name it has in errors, limits and answers.
     pub fn new(name: impl Into<Arc<str>>, model: Arc<M>, config: TargetConfig) -> Self {
-        Self { name: name.into(), model, config }
+        Self { name: name.into(), model, config, observer: None, state: Arc::default() }
+    }
+
+    /// Calls `observer` after each attempt.
+    #[must_use]
+    pub fn observed(mut self, observer: impl Fn(&Attempted<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
     }
 }
 
 /// A target with what is learnt of it.
 pub(crate) struct Live<M: ?Sized> {
     pub(crate) target: Target<M>,
+    state: Arc<State>,
+}
+
+struct State {
+    limiter: RateLimiter,
+    ticks: Ticks,
     requests: Option<Rate>,
     tokens: Option<Rate>,
     failures: AtomicU32,
@@ -104,7 +143,7 @@ impl Room {
 }
 
 impl<M: ?Sized> Live<M> {
-    pub(crate) fn new(target: Target<M>) -> Result<Self, ProviderError> {
+    pub(crate) fn new(target: Target<M>, clock: &SharedClock) -> Result<Self, ProviderError> {
         let rate = |key: &str, per_minute: u32| {
             let rate = (per_minute > 0).then(|| Rate::per_minute(per_minute)).transpose();
             rate.map_err(|error| ProviderError::Config {
@@ -114,29 +153,39 @@ impl<M: ?Sized> Live<M> {
         };
         let requests = rate("requests_per_minute", target.config.requests_per_minute)?;
         let tokens = rate("tokens_per_minute", target.config.tokens_per_minute)?;
-        Ok(Self { target, requests, tokens, failures: AtomicU32::new(0), cool_until: AtomicU64::new(0) })
+        let made = || State {
+            // Two keys; the rest is room.
+            limiter: RateLimiter::builder(16).clock(Arc::clone(clock)).build(),
+            ticks: Ticks::of(Arc::clone(clock)),
+            requests,
+            tokens,
+            failures: AtomicU32::new(0),
+            cool_until: AtomicU64::new(0),
+        };
+        let state = Arc::clone(target.state.get_or_init(|| Arc::new(made())));
+        Ok(Self { target, state })
     }
 
     /// How long it is left alone yet.
-    pub(crate) fn cooling(&self, ticks: &Ticks) -> Option<Duration> {
-        let left = self.cool_until.load(Ordering::Relaxed).saturating_sub(ticks.now());
+    pub(crate) fn cooling(&self) -> Option<Duration> {
+        let left = self.state.cool_until.load(Ordering::Relaxed).saturating_sub(self.state.ticks.now());
         (left > 0).then(|| Duration::from_nanos(left))
     }
 
     /// Room for a call of so many tokens: one request and the tokens, both or none.
-    pub(crate) fn reserve(&self, limiter: &RateLimiter, tokens: u32) -> Result<Room, ProviderError> {
-        let name = &*self.target.name;
+    pub(crate) fn reserve(&self, tokens: u32) -> Result<Room, ProviderError> {
+        let (name, limiter) = (&*self.target.name, &self.state.limiter);
         let refused = |error: LimitError| ProviderError::Limited {
             target: name.to_owned(),
             tokens,
             retry_after: error.retry_after(),
         };
-        let room = match self.tokens {
-            Some(rate) => Some(limiter.reserve(&(name, "tokens"), rate, tokens).map_err(refused)?),
+        let room = match self.state.tokens {
+            Some(rate) => Some(limiter.reserve("tokens", rate, tokens).map_err(refused)?),
             None => None,
         };
-        if let Some(rate) = self.requests
-            && let Err(error) = limiter.check(&(name, "requests"), rate)
+        if let Some(rate) = self.state.requests
+            && let Err(error) = limiter.check("requests", rate)
         {
             Room(room).unused();
             return Err(refused(error));
@@ -145,31 +194,44 @@ impl<M: ?Sized> Live<M> {
     }
 
     /// The provider counts itself: where it has less left than we believe, it is right.
-    pub(crate) fn told(&self, limiter: &RateLimiter, told: Told) {
-        let name = &*self.target.name;
+    pub(crate) fn told(&self, told: Told) {
+        let limiter = &self.state.limiter;
         let sync = |kind: &'static str, rate: Option<Rate>, left: Option<u32>| {
             let (Some(rate), Some(left)) = (rate, left) else { return };
-            let believed = limiter.peek(&(name, kind), rate).remaining();
+            let believed = limiter.peek(kind, rate).remaining();
             if believed > left {
-                limiter.take_up_to(&(name, kind), rate, believed - left);
+                limiter.take_up_to(kind, rate, believed - left);
             }
         };
-        sync("requests", self.requests, told.requests);
-        sync("tokens", self.tokens, told.tokens);
+        sync("requests", self.state.requests, told.requests);
+        sync("tokens", self.state.tokens, told.tokens);
     }
 
     pub(crate) fn succeeded(&self) {
-        self.failures.store(0, Ordering::Relaxed);
+        self.state.failures.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn failed(&self, error: &ProviderError, ticks: &Ticks) {
+    /// It has answered, and this is what was used.
+    pub(crate) fn answered(&self, usage: Usage) {
+        self.tell("answered", usage);
+    }
+
+    fn tell(&self, outcome: &str, usage: Usage) {
+        if let Some(observer) = &self.target.observer {
+            let cost = self.target.config.price.of(usage);
+            observer(&Attempted { target: &self.target.name, outcome, usage, cost });
+        }
+    }
+
+    pub(crate) fn failed(&self, error: &ProviderError) {
+        self.tell(error.code(), Usage::default());
         let config = &self.target.config;
         let Some((time, at_once)) = error.cools(config.cooldown) else { return };
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let failures = self.state.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if at_once || failures >= config.allowed_failures {
-            self.failures.store(0, Ordering::Relaxed);
+            self.state.failures.store(0, Ordering::Relaxed);
             let nanos = u64::try_from(time.min(config.max_cooldown).as_nanos()).unwrap_or(u64::MAX >> 1);
-            self.cool_until.fetch_max(ticks.now().saturating_add(nanos), Ordering::Relaxed);
+            self.state.cool_until.fetch_max(self.state.ticks.now().saturating_add(nanos), Ordering::Relaxed);
         }
     }
 }

@@ -106,6 +106,17 @@ pub enum Finish {
 }
 
 impl Finish {
+    /// The word of the wire format.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content_filter",
+            Self::ToolCalls => "tool_calls",
+            Self::Other(other) => other,
+        }
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "stop" => Self::Stop,

@@ -12,6 +12,8 @@ mod it {
     mod cost;
     mod database;
     mod embeddings;
+    #[cfg(feature = "module")]
+    mod module;
     mod script;
     mod sse;
     mod thousand;

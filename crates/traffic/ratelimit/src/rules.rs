@@ -45,6 +45,7 @@ runtime_kernel::into_error!(RuleError);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operations {
+    enabled: bool,
     table: BTreeMap<String, Rate>,
     otherwise: Rate,
     overrides: BTreeMap<String, BTreeMap<String, Rate>>,
@@ -63,12 +64,19 @@ impl Operations {
             .map(|(subject, of)| Ok((subject.clone(), rates(&format!("overrides.{subject}"), of)?)))
             .collect::<Result<_, RuleError>>()?;
         let otherwise = rate("default_operation", config.default_operation)?;
-        Ok(Self { table, otherwise, overrides })
+        Ok(Self { enabled: config.enabled, table, otherwise, overrides })
     }
 
     /// The bucket of an operation for a subject, and its rate: the subject's own, the operation's, or the default.
     pub fn of(&self, operation: &str, subject: &str) -> (String, Rate) {
         (format!("{operation}:{subject}"), self.rate(operation, subject))
+    }
+
+    /// The same for what is limited only if the table says so: nothing for an operation that is not in it, and while
+    /// limits are switched off.
+    pub fn limit(&self, operation: &str, subject: &str) -> Option<(String, Rate)> {
+        let own = || self.overrides.get(subject).is_some_and(|of| of.contains_key(operation));
+        (self.enabled && (self.table.contains_key(operation) || own())).then(|| self.of(operation, subject))
     }
 
     /// The rate alone.

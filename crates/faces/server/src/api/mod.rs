@@ -1,6 +1,7 @@
-//! The HTTP API: jobs, keys, limits, quotas, breakers, rollouts, probes and metrics.
+//! The HTTP API: jobs, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
 
 mod breakers;
+mod chats;
 mod job_view;
 mod jobs;
 mod keys;
@@ -24,6 +25,7 @@ pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {
     limits::routes(app);
     quotas::routes(app);
     breakers::routes(app);
+    chats::routes(app);
     rollouts::routes(app);
     rollouts::passed_on(app)
 }

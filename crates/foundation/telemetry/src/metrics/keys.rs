@@ -56,6 +56,13 @@ pub const LIMITS_CONCURRENCY_WAITING: &str = "limits_concurrency_waiting";
 /// Counter `{limit}`: requests that found no place.
 pub const LIMITS_CONCURRENCY_REJECTED_TOTAL: &str = "limits_concurrency_rejected_total";
 
+/// Counter `{target, outcome}` with outcome `answered` or an error's code: attempts at providers.
+pub const PROVIDERS_ATTEMPTS_TOTAL: &str = "providers_attempts_total";
+/// Counter `{target, kind}` with kind `prompt` or `completion`: tokens used at providers.
+pub const PROVIDERS_TOKENS_TOTAL: &str = "providers_tokens_total";
+/// Counter `{target}`: what was spent at providers, in millionths of a dollar, each call rounded up.
+pub const PROVIDERS_COST_MICROS_TOTAL: &str = "providers_cost_micros_total";
+
 /// Histogram `{system, operation, outcome}`, seconds: statements.
 pub const DB_CLIENT_OPERATION_DURATION_SECONDS: &str = "db_client_operation_duration_seconds";
 /// Gauge `{pool, state}` with state `idle` or `used`: pooled connections.

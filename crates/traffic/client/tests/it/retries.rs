@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::{Router, routing::any};
-use runtime_client::{ClientError, Phase, RequestBuilder};
+use runtime_client::{Client, ClientConfig, ClientError, GuardMode, Phase, RequestBuilder};
+use runtime_kernel::SystemClock;
 use runtime_resilience::RetryPolicy;
 
 use super::server::{context, local, serve};
@@ -125,4 +126,24 @@ async fn a_connection_that_never_came_up_may_always_be_tried_again() {
     let error = local().post(&url).retry(policy).send(&context()).await.unwrap_err();
     let took = runtime_kernel::Clock::now(&runtime_kernel::SystemClock) - before;
     assert!(matches!(error, ClientError::Connect { .. }) && took >= Duration::from_millis(40), "{took:?}");
+}
+
+#[tokio::test]
+async fn which_statuses_may_go_better_another_time_is_configured() {
+    for (status, statuses, attempts) in [
+        (StatusCode::TOO_EARLY, vec![429, 500, 502, 503, 504], 1),
+        (StatusCode::LOCKED, vec![423], 3),
+        (StatusCode::SERVICE_UNAVAILABLE, vec![], 1),
+    ] {
+        let (url, seen) = failing(2, status, None).await;
+        let mut config = ClientConfig::default();
+        (config.guard, config.retry_statuses) = (GuardMode::Open, statuses);
+        let client = Client::new(config, SystemClock::shared()).unwrap();
+        quickly(client.get(&url)).send(&context()).await.unwrap();
+        assert_eq!(seen.load(Ordering::SeqCst), attempts, "{status}");
+    }
+    let mut config = ClientConfig::default();
+    config.retry_statuses = vec![503, 200];
+    let error = Client::new(config, SystemClock::shared()).unwrap_err().to_string();
+    assert!(error.contains("retry_statuses") && error.contains("200"), "{error}");
 }

@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt;
 use runtime_client::{Client, ClientConfig, Guard};
@@ -60,6 +60,7 @@ impl Provider {
         let router = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/embeddings", post(embeddings))
+            .route("/v1/models", get(models))
             .with_state(provider.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -80,6 +81,11 @@ impl Provider {
 
 fn usage(usage: Usage) -> Value {
     json!({ "prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "total_tokens": usage.total() })
+}
+
+async fn models(State(provider): State<Provider>) -> Json<Value> {
+    provider.ledger.lock().unwrap().asked.push("models".to_owned());
+    Json(json!({ "object": "list", "data": [] }))
 }
 
 async fn chat(State(provider): State<Provider>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
