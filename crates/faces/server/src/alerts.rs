@@ -43,7 +43,7 @@ impl Service for Alerts {
         loop {
             tokio::select! {
                 () = run.stop.stopped() => return Ok(()),
-                changed = changes.changed() => if changed.is_err() { return Ok(()) },
+                next = changes.changed() => if next.is_err() { return Ok(()) },
             }
             let now = *changes.borrow_and_update();
             // What came and went while the last message was under way is not worth one.

@@ -87,11 +87,10 @@ impl HealthConfig {
     }
 
     /// Names under which something is said, and no check answers to.
-    pub(crate) fn idle<'a>(&'a self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
+    pub(crate) fn idle(&self, names: &[&str]) -> Vec<&str> {
         let answers = |said: &str| {
-            names
-                .clone()
-                .any(|name| name == said || name.split_once('.').is_some_and(|(group, _)| group == said))
+            let group = |name: &str| name.split_once('.').is_some_and(|(group, _)| group == said);
+            names.iter().any(|name| *name == said || group(name))
         };
         self.checks.keys().map(String::as_str).filter(|said| !answers(said)).collect()
     }

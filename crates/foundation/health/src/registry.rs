@@ -94,7 +94,8 @@ impl HealthBuilder {
             })
             .transpose()
             .map_err(|error| HealthError::Metrics(error.to_string()))?;
-        let idle = self.config.idle(self.checks.iter().map(|check| &*check.name));
+        let known: Vec<_> = self.checks.iter().map(|check| &*check.name).collect();
+        let idle = self.config.idle(&known);
         if !idle.is_empty() {
             tracing::warn!(target: "health", checks = ?idle, "`health.checks` names checks that there are not");
         }

@@ -9,6 +9,7 @@
 
 mod it {
     mod address;
+    mod behaviours;
     mod body;
     mod calls;
     mod dependencies;

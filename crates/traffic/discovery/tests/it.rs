@@ -9,6 +9,7 @@
 
 mod it {
     mod balance;
+    mod behaviours;
     #[cfg(feature = "client")]
     mod client;
     #[cfg(feature = "consul")]

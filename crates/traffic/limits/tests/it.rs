@@ -9,6 +9,7 @@
 
 mod it {
     mod algorithms;
+    mod behaviours;
     mod concurrency;
     mod layer;
     mod overload;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use runtime_client::HTTP_CLIENT;
 use runtime_health::{Check, HealthApp, Outcome};
@@ -167,8 +168,8 @@ fn checks(app: &mut App, config: &ProvidersConfig) {
 }
 
 /// Providers are asked less often than what is ours, and answer more slowly.
-const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
+const EVERY: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 async fn ask(services: &Container, target: &str, kind: CheckKind, clock: &SharedClock) -> Result<(), Error> {
     let models = services.get(MODELS).await?;

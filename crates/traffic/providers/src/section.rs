@@ -141,9 +141,9 @@ impl ProvidersConfig {
                 return wrong(format!("targets.{name}.model"), "must not be empty");
             }
         }
-        let known = |key: String, name: &str| match self.targets.contains_key(name) {
-            true => Ok(()),
-            false => Err((key, format!("names no target: `{name}`"))),
+        let known = |key: String, name: &str| {
+            let found = self.targets.contains_key(name);
+            if found { Ok(()) } else { Err((key, format!("names no target: `{name}`"))) }
         };
         for (name, chat) in &self.chats {
             if chat.chains.order.is_empty() {

@@ -10,6 +10,7 @@
 mod it {
     mod analysis;
     mod assign;
+    mod behaviours;
     mod control;
     #[cfg(feature = "proxy")]
     mod proxy;
