@@ -1,5 +1,6 @@
 //! `/v1/chat/completions` and `/v1/embeddings`: the app's chats and embeddings behind the OpenAI wire format.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
@@ -80,16 +81,19 @@ struct Completion {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Used {
     /// Those of the question.
-    prompt_tokens: u32,
+    #[serde(rename = "prompt_tokens")]
+    prompt: u32,
     /// Those of the answer.
-    completion_tokens: u32,
+    #[serde(rename = "completion_tokens")]
+    completion: u32,
     /// Together.
-    total_tokens: u32,
+    #[serde(rename = "total_tokens")]
+    total: u32,
 }
 
 impl From<Usage> for Used {
     fn from(usage: Usage) -> Self {
-        Self { prompt_tokens: usage.prompt, completion_tokens: usage.completion, total_tokens: usage.total() }
+        Self { prompt: usage.prompt, completion: usage.completion, total: usage.total() }
     }
 }
 
@@ -173,15 +177,16 @@ async fn streamed(
                     let error = json!({ "message": error.to_string(), "code": error.code() });
                     (event(&json!({ "error": error })), None)
                 }
-                None => (Ok("data: [DONE]\n\n".to_owned()), None),
+                None => ("data: [DONE]\n\n".to_owned(), None),
             })
         }
     });
-    Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
+    Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events.map(Ok::<_, Infallible>)))
+        .into_response())
 }
 
-fn event(data: &Value) -> std::result::Result<String, std::convert::Infallible> {
-    Ok(format!("data: {data}\n\n"))
+fn event(data: &Value) -> String {
+    format!("data: {data}\n\n")
 }
 
 fn piece(id: &str, delta: Delta) -> Value {

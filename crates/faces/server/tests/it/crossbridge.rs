@@ -54,7 +54,7 @@ async fn answer(State(provider): State<Provider>, request: Request) -> Response 
         let piece = |content: &str, finish: Value| json!({ "choices": [{ "delta": { "content": content }, "finish_reason": finish }] });
         let last = json!({ "choices": [], "usage": usage });
         let events = [piece("hel", Value::Null), piece("lo", json!("stop")), last];
-        let text: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+        let text = events.map(|event| format!("data: {event}\n\n")).concat();
         return ([("content-type", "text/event-stream")], format!("{text}data: [DONE]\n\n")).into_response();
     }
     let message = json!({ "role": "assistant", "content": "hello" });
@@ -110,24 +110,22 @@ async fn what_the_section_says_is_what_happens() {
     let ((provider, url), hook) = (Provider::start().await, Hook::start().await);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("crossbridge.yml");
-    let section = format!(
-        "runtime:
-  rate_limiting: {{defaults: {{ai_generate: {{capacity: 2, window_seconds: 3600}}}}}}
-  retry: {{quick_policy: {{max_attempts: 1}}}}
+    let section = "runtime:
+  rate_limiting: {defaults: {ai_generate: {capacity: 2, window_seconds: 3600}}}
+  retry: {quick_policy: {max_attempts: 1}}
   health_checks:
     interval: 0.05
     failure_threshold: 1
     providers:
-      ai_provider: {{check_type: embed, interval: 0.05, timeout: 5}}
-      embedding_provider: {{check_type: ping, interval: 0.05}}
-      database: {{enabled: false}}
+      ai_provider: {check_type: embed, interval: 0.05, timeout: 5}
+      embedding_provider: {check_type: ping, interval: 0.05}
+      database: {enabled: false}
     degraded_mode:
       continue_on_degraded: false
       disable_features: [flaky_detection]
-      alerts: {{slack_webhook: '${{HOOK:-nowhere}}'}}
-elsewhere: {{of: crossbridge}}
-",
-    );
+      alerts: {slack_webhook: '${HOOK:-nowhere}'}
+elsewhere: {of: crossbridge}
+";
     std::fs::write(&file, section).unwrap();
     let house = House::start(&[
         ("RUNTIME_CONFIG", file.to_str().unwrap()),
