@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// Rounds of every measurement.
@@ -57,13 +58,21 @@ pub fn tail_on(threads: usize, operation: impl Fn(u64) + Sync) -> f64 {
     const OPERATIONS: usize = 300_000;
     let (start, clock) = (Barrier::new(threads), quanta::Clock::new());
     let run = |seed: u64| {
-        let (mut random, mut times) = (seed, Vec::with_capacity(OPERATIONS));
-        start.wait();
+        // Written beforehand: a page of the list that is touched for the first time would be the tail itself.
+        let (mut random, mut times) = (seed, vec![u64::MAX; OPERATIONS]);
+        // As with medians, what was measured is warm: the contender before has emptied the caches.
         for _ in 0..OPERATIONS {
+            operation(next(&mut random));
+        }
+        start.wait();
+        for time in &mut times {
             let number = next(&mut random);
+            // The counter does not wait for what came before it; a fence has it wait for memory.
+            fence(Ordering::SeqCst);
             let began = clock.raw();
             operation(number);
-            times.push(clock.raw() - began);
+            fence(Ordering::SeqCst);
+            *time = clock.raw() - began;
         }
         times
     };

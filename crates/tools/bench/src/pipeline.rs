@@ -6,14 +6,18 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::{Request, Response};
 use runtime_kernel::{Deadline, Error, Retry, SystemClock};
+use runtime_limits::{ConcurrencyLayer, LimitsConfig};
 use runtime_resilience::{
-    BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, CircuitBreaker, Judge, Outcome,
-    Pipeline, Rejection, Replay, RetryLayer, RetryPolicy, SharedRng, TimeoutLayer,
+    BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer, CircuitBreaker, HedgeConfig,
+    HedgeLayer, Judge, Outcome, Pipeline, Rejection, Replay, RetryLayer, RetryPolicy, SharedRng,
+    TimeoutLayer,
 };
 use tower::{Layer, Service};
 use tower_resilience::bulkhead::BulkheadLayer as TheirBulkhead;
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
+use tower_resilience::hedge::HedgeLayer as TheirHedge;
 use tower_resilience::retry::RetryLayer as TheirRetry;
 use tower_resilience::timelimiter::TimeLimiterLayer;
 
@@ -78,6 +82,40 @@ fn drive<S: Service<u64>>(mut service: S) -> impl FnMut() -> f64 {
     move || nanos(WINDOW, || call(&mut service, black_box(7)))
 }
 
+/// Answers every request at once.
+#[derive(Clone)]
+struct Web;
+
+impl Service<Request<String>> for Web {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        std::future::ready(Ok(Response::new(request.into_body())))
+    }
+}
+
+fn limits() -> ConcurrencyLayer {
+    ConcurrencyLayer::new(&LimitsConfig::default(), |_| None).expect("sound")
+}
+
+/// Drives a service of HTTP requests in a loop that never waits.
+fn http<S: Service<Request<String>>>(mut service: S) -> impl FnMut() -> f64 {
+    move || {
+        nanos(WINDOW, || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = service.poll_ready(&mut cx);
+            let future = pin!(service.call(black_box(Request::new(String::new()))));
+            black_box(future.poll(&mut cx).is_ready());
+        })
+    }
+}
+
 /// Each layer, the stack of all, and the pipeline as a function.
 pub fn rows() -> Vec<Row> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -87,6 +125,11 @@ pub fn rows() -> Vec<Row> {
     let mut our_bulkhead = drive(BulkheadLayer::new(bulkhead(), Always).layer(Answer));
     let mut our_timeout = drive(timeout().layer(Answer));
     let mut our_retry = drive(retry().layer(Answer));
+    let hedge = HedgeLayer::new(HedgeConfig::default(), None, SystemClock::shared(), Always).expect("sound");
+    let mut our_hedge = drive(hedge.layer(Answer));
+    let mut our_limit = http(limits().layer(Web));
+    let mut tower_limit = http(tower::limit::ConcurrencyLimit::new(Web, 1000));
+    let mut bare_web = http(Web);
     let stack = BulkheadLayer::new(bulkhead(), Always).layer(timeout().layer(Answer));
     let stack = retry().layer(BreakerLayer::new(breaker(), Always).layer(stack));
     let stack = timeout().layer(BulkheadLayer::new(bulkhead(), Always).layer(stack));
@@ -98,6 +141,8 @@ pub fn rows() -> Vec<Row> {
     let mut tr_breaker = drive(their_breaker().layer(Answer));
     let mut tr_bulkhead = drive(their_bulkhead().layer(Answer));
     let mut tr_timeout = drive(their_timeout().layer(Answer));
+    let hedge = TheirHedge::builder().delay(Duration::from_millis(100)).build();
+    let mut tr_hedge = drive(hedge.layer(Answer));
     let mut tr_retry = drive(TheirRetry::builder().max_attempts(3).build().layer(Answer));
     let stack = their_breaker().layer(their_bulkhead().layer(their_timeout().layer(Answer)));
     let stack = TheirRetry::builder().max_attempts(3).build().layer(stack);
@@ -117,7 +162,7 @@ pub fn rows() -> Vec<Row> {
             assert!(matches!(run.poll(&mut cx), Poll::Ready(Ok(1))));
         })
     };
-    let [bare, ob, obh, ot, or, os, tb, tbh, tt, tr, ts, wbh, wt, fun] = interleave([
+    let [bare, ob, obh, ot, or, os, tb, tbh, tt, tr, ts, wbh, wt, fun, oh, th, ol, wl, bw] = interleave([
         &mut bare,
         &mut our_breaker,
         &mut our_bulkhead,
@@ -132,8 +177,15 @@ pub fn rows() -> Vec<Row> {
         &mut tower_bulkhead,
         &mut tower_timeout,
         &mut as_function,
+        &mut our_hedge,
+        &mut tr_hedge,
+        &mut our_limit,
+        &mut tower_limit,
+        &mut bare_web,
     ]);
     drop(bare);
+    // What a request and its answer cost by themselves is nobody's layer.
+    let [ol, wl] = [ol, wl].map(|all| all.iter().zip(&bw).map(|(all, bare)| all - bare).collect::<Vec<_>>());
     let polly = vec![766.0; fun.len()];
     let row =
         |name, ours: &[f64], peer: (&str, &[f64])| Row::of("pipeline", name, "ns", Better::Less, ours, peer);
@@ -144,6 +196,8 @@ pub fn rows() -> Vec<Row> {
         row("time-out layer", &ot, ("tower-resilience 0.13", &tt)),
         row("time-out layer", &ot, ("tower 0.5 Timeout", &wt)),
         row("retry layer with budget", &or, ("tower-resilience 0.13", &tr)),
+        row("hedging layer", &oh, ("tower-resilience 0.13", &th)),
+        row("adaptive concurrency layer over HTTP requests", &ol, ("tower 0.5 ConcurrencyLimit", &wl)),
         row("six layers", &os, ("tower-resilience 0.13, the same six", &ts)),
         row("six layers", &os, ("Polly v8, five strategies, as published", &polly)),
         row(

@@ -192,8 +192,11 @@ impl ConcurrencyLimit {
 
     /// [`acquire`](Self::acquire) that counts no refusal: the caller will wait, and be counted then.
     #[cfg(feature = "http")]
+    #[inline]
     pub(crate) fn acquire_quietly(&self, criticality: Criticality) -> Option<Permit> {
-        self.inner.enter(criticality).filter(|_| self.waiting() == 0)
+        let permit = self.inner.enter(criticality)?;
+        // Those who wait come first; whoever joined meanwhile is served by the place given back.
+        if self.waiting() == 0 { Some(permit) } else { None }
     }
 
     fn full(&self, criticality: Criticality) -> Overloaded {
@@ -257,6 +260,7 @@ impl Permit {
         self.learn(true);
     }
 
+    #[inline]
     pub(crate) fn learn(&self, dropped: bool) {
         let inner = &self.inner;
         let now = inner.ticks.now();
@@ -275,6 +279,7 @@ impl Drop for Permit {
 }
 
 impl Inner {
+    #[inline]
     fn enter(self: &Arc<Self>, criticality: Criticality) -> Option<Permit> {
         let limit = criticality.share(self.limit.load(Ordering::Relaxed));
         let one_more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);

@@ -95,7 +95,7 @@ impl ConcurrencyLayer {
     }
 
     fn covering<B>(&self, request: &Request<B>) -> Asked {
-        let Shared { server, header, rules, route } = &*self.shared;
+        let Shared { header, rules, route, .. } = &*self.shared;
         let (method, path) = (request.method().as_str(), request.uri().path());
         let covered = rules.iter().find(|covered| covered.rule.covers(method, path));
         let said = || {
@@ -108,7 +108,7 @@ impl ConcurrencyLayer {
         let exempt = covered.is_some_and(|covered| covered.rule.exempt);
         let deadline =
             request.extensions().get::<Context>().map_or(Deadline::NONE, |context| context.deadline);
-        Asked { limits: [own, (!exempt).then(|| server.clone())], criticality, deadline }
+        Asked { own, exempt, criticality, deadline }
     }
 }
 
@@ -130,9 +130,11 @@ impl Covered {
     }
 }
 
-/// The places a request needs.
+/// The places a request needs: the route's own first, then the server's.
 struct Asked {
-    limits: [Option<ConcurrencyLimit>; 2],
+    own: Option<ConcurrencyLimit>,
+    /// It needs none of the server's.
+    exempt: bool,
     criticality: Criticality,
     deadline: Deadline,
 }
@@ -140,11 +142,14 @@ struct Asked {
 type Permits = [Option<Permit>; 2];
 
 impl Asked {
-    /// All places or none: the route's own first, then the server's. Everybody waits in this order, so that nobody waits
-    /// in a circle.
-    async fn wait(self) -> Result<Permits, Overloaded> {
+    fn limits<'a>(&'a self, server: &'a ConcurrencyLimit) -> [Option<&'a ConcurrencyLimit>; 2] {
+        [self.own.as_ref(), (!self.exempt).then_some(server)]
+    }
+
+    /// All places or none. Everybody waits in the same order, so that nobody waits in a circle.
+    async fn wait(self, server: ConcurrencyLimit) -> Result<Permits, Overloaded> {
         let mut permits = [None, None];
-        for (permit, limit) in permits.iter_mut().zip(&self.limits) {
+        for (permit, limit) in permits.iter_mut().zip(self.limits(&server)) {
             if let Some(limit) = limit {
                 *permit = Some(limit.wait(self.criticality, self.deadline).await?);
             }
@@ -152,14 +157,14 @@ impl Asked {
         Ok(permits)
     }
 
-    fn now(&self) -> Option<Permits> {
-        let mut permits = [None, None];
-        for (permit, limit) in permits.iter_mut().zip(&self.limits) {
-            if let Some(limit) = limit {
-                *permit = Some(limit.acquire_quietly(self.criticality)?);
-            }
-        }
-        Some(permits)
+    #[inline]
+    fn now(&self, server: &ConcurrencyLimit) -> Option<Permits> {
+        let own = match &self.own {
+            Some(limit) => Some(limit.acquire_quietly(self.criticality)?),
+            None => None,
+        };
+        let server = if self.exempt { None } else { Some(server.acquire_quietly(self.criticality)?) };
+        Some([own, server])
     }
 }
 
@@ -193,14 +198,18 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let asked = self.layer.covering(&request);
-        if let Some(permits) = asked.now() {
+        let server = &self.layer.shared.server;
+        if let Some(permits) = asked.now(server) {
             return ConcurrencyFuture { stage: Stage::Passed { future: self.inner.call(request), permits } };
         }
         // The service that was polled ready waits with the request; the one that stays is polled anew.
         let fresh = self.inner.clone();
         let service = std::mem::replace(&mut self.inner, fresh);
         ConcurrencyFuture {
-            stage: Stage::Waiting { places: Box::pin(asked.wait()), next: Some((service, request)) },
+            stage: Stage::Waiting {
+                places: Box::pin(asked.wait(self.layer.shared.server.clone())),
+                next: Some(Box::new((service, request))),
+            },
         }
     }
 }
@@ -216,7 +225,7 @@ pin_project! {
 pin_project! {
     #[project = At]
     enum Stage<S, B, F> {
-        Waiting { places: Pin<Box<dyn Future<Output = Result<Permits, Overloaded>> + Send>>, next: Option<(S, Request<B>)> },
+        Waiting { places: Pin<Box<dyn Future<Output = Result<Permits, Overloaded>> + Send>>, next: Option<Box<(S, Request<B>)>> },
         Passed { #[pin] future: F, permits: Permits },
     }
 }
@@ -235,17 +244,21 @@ where
                 At::Passed { future, permits } => {
                     let answer = ready!(future.poll(cx));
                     let mut permits = std::mem::take(permits);
-                    let Ok(response) = &answer else {
-                        return Poll::Ready(answer.map(|response| held(response, permits)));
-                    };
-                    judge(response.status(), &mut permits);
-                    return Poll::Ready(answer.map(|response| held(response, permits)));
+                    return Poll::Ready(match answer {
+                        Ok(response) => {
+                            judge(response.status(), &mut permits);
+                            Ok(held(response, permits))
+                        }
+                        Err(error) => Err(error),
+                    });
                 }
                 At::Waiting { places, next } => match (ready!(places.as_mut().poll(cx)), next.take()) {
-                    (Ok(permits), Some((mut service, request))) => {
+                    (Ok(permits), Some(next)) => {
+                        let (mut service, request) = *next;
                         Stage::Passed { future: service.call(request), permits }
                     }
-                    (Err(overloaded), Some((_, request))) => {
+                    (Err(overloaded), Some(next)) => {
+                        let (_, request) = *next;
                         let id = request
                             .extensions()
                             .get::<Context>()
@@ -260,6 +273,7 @@ where
     }
 }
 
+#[inline]
 fn judge(status: StatusCode, permits: &mut Permits) {
     for permit in permits.iter_mut().flatten() {
         match status {
@@ -270,8 +284,10 @@ fn judge(status: StatusCode, permits: &mut Permits) {
     }
 }
 
+#[inline]
 fn held<R>(response: Response<R>, permits: Permits) -> Response<HeldBody<R>> {
-    response.map(|inner| HeldBody { inner, permits })
+    let (parts, inner) = response.into_parts();
+    Response::from_parts(parts, HeldBody { inner, permits })
 }
 
 fn refused<R: From<String>>(overloaded: Overloaded, request_id: Option<String>) -> Response<R> {

@@ -15,9 +15,9 @@ use crate::word::{BUSY, Held, Word, time};
 /// Slots in a cache line, and lines in a window.
 // Loom explores every order of events, so it gets the smallest table there is.
 const IN_LINE: usize = if cfg!(runtime_loom) { 1 } else { 4 };
-const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 8 };
-/// Slots per key: half full, two keys of three have the slot they prefer and one in a hundred thousand finds no room.
-const ROOM: usize = 2;
+const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 16 };
+/// Three slots for two keys: full, nine keys of ten are in their home line and two in a hundred thousand find no room.
+const ROOM: [usize; 2] = [3, 2];
 const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
 
 /// A slot: tag and rate code of the key it belongs to, and the bucket.
@@ -92,6 +92,23 @@ impl Slot {
     }
 }
 
+impl Line {
+    /// The key's slot of this line.
+    #[inline]
+    fn find(&self, hash: u64, line: usize) -> Option<Found<'_>> {
+        // All are compared before anything is decided: which one it is cannot be predicted.
+        let (wanted, mut at) = (tag_of(hash), IN_LINE);
+        for (nth, slot) in self.0.iter().enumerate() {
+            at = if tag(slot.key.load(Ordering::Relaxed)) == wanted { nth } else { at };
+        }
+        self.0.get(at)?.read(hash, line * IN_LINE + at)
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.iter().all(|slot| slot.key.load(Ordering::Relaxed) != 0)
+    }
+}
+
 fn tag_of(hash: u64) -> u64 {
     hash & 0xffff_ffff_ffff
 }
@@ -113,7 +130,8 @@ fn code(key: u64) -> u16 {
 impl Table {
     /// A table for so many keys in debt at once.
     pub(crate) fn new(keys: usize) -> Self {
-        let homes = keys.saturating_mul(ROOM).div_ceil(IN_LINE).max(1);
+        let [slots, per_keys] = ROOM;
+        let homes = keys.saturating_mul(slots).div_ceil(per_keys * IN_LINE).max(1);
         Self {
             lines: (0..homes.saturating_add(WINDOW - 1)).map(|_| Line::default()).collect(),
             homes: homes as u64,
@@ -154,32 +172,24 @@ impl Table {
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> Option<Found<'_>> {
         let home = self.home(hash);
-        let preferred = preferred(hash);
-        let slot = self.lines.get(home)?.0.get(preferred)?;
-        slot.read(hash, home * IN_LINE + preferred).or_else(|| self.find_elsewhere(hash, home))
+        self.lines.get(home)?.find(hash, home).or_else(|| self.find_elsewhere(hash, home))
     }
 
-    /// The key was pushed aside by one that came before it.
+    /// The key was pushed aside by those that came before it.
     #[inline]
     fn find_elsewhere(&self, hash: u64, home: usize) -> Option<Found<'_>> {
-        let wanted = tag_of(hash);
-        for (nth, line) in self.lines.get(home..home + WINDOW)?.iter().enumerate() {
-            // All four are compared before anything is decided: which one it is cannot be predicted.
-            let mut same = 0_u32;
-            for (bit, slot) in line.0.iter().enumerate() {
-                same |= u32::from(tag(slot.key.load(Ordering::Relaxed)) == wanted) << bit;
+        let mut lines = self.lines.get(home..home + WINDOW)?.iter().enumerate();
+        // Who comes first takes the first empty slot: behind one nobody has gone on.
+        let mut full = lines.next().is_some_and(|(_, home)| home.is_full());
+        for (nth, line) in lines {
+            if !full {
+                break;
             }
-            while same != 0 {
-                let at = same.trailing_zeros() as usize;
-                same &= same - 1;
-                let found = line.0.get(at).and_then(|slot| slot.read(hash, (home + nth) * IN_LINE + at));
-                if found.is_some() {
-                    return found;
-                }
+            let found = line.find(hash, home + nth);
+            if found.is_some() {
+                return found;
             }
-            if line.0.iter().any(|slot| slot.key.load(Ordering::Relaxed) == 0) {
-                return None;
-            }
+            full = line.is_full();
         }
         None
     }

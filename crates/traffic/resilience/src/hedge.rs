@@ -59,23 +59,36 @@ pub async fn hedge<T, E, W: Future<Output = Result<T, E>>>(
     budget: Option<&RetryBudget>,
     mut attempt: impl FnMut(u32) -> W,
 ) -> Result<T, E> {
-    let mut under_way: Vec<Pin<Box<W>>> = vec![Box::pin(attempt(1))];
+    let mut original = std::pin::pin!(attempt(1));
+    let mut others: Vec<Pin<Box<W>>> = Vec::new();
+    // An answer that is there at once needs neither a timer nor a list.
+    let mut early = match poll_fn(|cx| Poll::Ready(original.as_mut().poll(cx))).await {
+        Poll::Ready(Ok(value)) => return Ok(value),
+        Poll::Ready(failed) => Some(failed),
+        Poll::Pending => None,
+    };
+    let mut original = early.is_none().then_some(original);
     let mut made = 1;
     loop {
         let in_time = deadline.remaining(clock).is_none_or(|left| left > config.delay);
         let more = made < config.max_attempts && in_time;
-        let mut late = more.then(|| clock.sleep(config.delay));
-        let first = poll_fn(|cx| match first(&mut under_way, cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => match &mut late {
-                Some(late) => late.as_mut().poll(cx).map(|()| None),
-                None => Poll::Pending,
-            },
-        })
-        .await;
+        let mut late = (more && early.is_none()).then(|| clock.sleep(config.delay));
+        let first = match early.take() {
+            Some(failed) => Some(failed),
+            None => {
+                poll_fn(|cx| match first(&mut original, &mut others, cx) {
+                    Poll::Ready(done) => Poll::Ready(Some(done)),
+                    Poll::Pending => match &mut late {
+                        Some(late) => late.as_mut().poll(cx).map(|()| None),
+                        None => Poll::Pending,
+                    },
+                })
+                .await
+            }
+        };
         match first {
             Some(Ok(value)) => return Ok(value),
-            Some(Err(_)) if !under_way.is_empty() => continue,
+            Some(Err(_)) if original.is_some() || !others.is_empty() => continue,
             Some(Err(error)) if !more || !allowed(budget, clock) => return Err(error),
             None if !allowed(budget, clock) => {
                 made = config.max_attempts;
@@ -84,7 +97,7 @@ pub async fn hedge<T, E, W: Future<Output = Result<T, E>>>(
             _ => {}
         }
         made += 1;
-        under_way.push(Box::pin(attempt(made)));
+        others.push(Box::pin(attempt(made)));
     }
 }
 
@@ -93,14 +106,23 @@ fn allowed(budget: Option<&RetryBudget>, clock: &dyn Clock) -> bool {
 }
 
 /// The first of them that is done, taken out.
-fn first<W: Future>(under_way: &mut Vec<Pin<Box<W>>>, cx: &mut Poller<'_>) -> Poll<W::Output> {
-    let done =
-        under_way.iter_mut().enumerate().find_map(|(index, attempt)| match attempt.as_mut().poll(cx) {
-            Poll::Ready(output) => Some((index, output)),
-            Poll::Pending => None,
-        });
+fn first<W: Future>(
+    original: &mut Option<Pin<&mut W>>,
+    others: &mut Vec<Pin<Box<W>>>,
+    cx: &mut Poller<'_>,
+) -> Poll<W::Output> {
+    if let Some(attempt) = original
+        && let Poll::Ready(output) = attempt.as_mut().poll(cx)
+    {
+        *original = None;
+        return Poll::Ready(output);
+    }
+    let done = others.iter_mut().enumerate().find_map(|(index, attempt)| match attempt.as_mut().poll(cx) {
+        Poll::Ready(output) => Some((index, output)),
+        Poll::Pending => None,
+    });
     done.map_or(Poll::Pending, |(index, output)| {
-        drop(under_way.swap_remove(index));
+        drop(others.swap_remove(index));
         Poll::Ready(output)
     })
 }
