@@ -28,7 +28,8 @@ pub struct Lease {
 
 /// Token buckets in Redis.
 ///
-/// The time is Redis's own, so processes need no common clock. All keys of one request are checked in one script.
+/// The time is Redis's own, so processes need no common clock. All keys of one request are checked in one script, so in
+/// a cluster all buckets live in one slot and on one node.
 /// Intervals are counted in sixteenths of a microsecond, rounded up.
 ///
 /// With a [`Lease`], tokens are debited in Redis before they are handed out here, so no limit is exceeded over time;
@@ -72,10 +73,15 @@ impl RedisBuckets {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Any keys may come in one request, so all of them live in one slot of a cluster.
+    fn key(&self, key: &str) -> String {
+        self.inner.redis.key_together("limit", key)
+    }
+
     async fn run(&self, demands: &[Demand<'_>], how: &str) -> Result<Vec<i64>, RedisError> {
         let mut script = TAKE.prepare_invoke();
         for demand in demands {
-            script.key(self.inner.redis.key(None, "limit", demand.key));
+            script.key(self.key(demand.key));
         }
         for demand in demands {
             let interval = sixteenths(demand.rate);
@@ -188,8 +194,7 @@ impl Buckets for RedisBuckets {
             if let Some(leases) = &self.inner.leases {
                 leases.forget(key);
             }
-            let own = self.inner.redis.key(None, "limit", key);
-            let deleted = self.inner.redis.run::<()>(runtime_redis::cmd("DEL").arg(own)).await;
+            let deleted = self.inner.redis.run::<()>(runtime_redis::cmd("DEL").arg(self.key(key))).await;
             deleted.map_err(|_| LimitError::Away { retry_after: Duration::from_secs(1) })
         })
     }

@@ -32,11 +32,19 @@ async fn the_laws_hold_in_redis() {
 }
 
 #[tokio::test]
+async fn the_laws_hold_in_a_cluster_and_behind_a_sentinel() {
+    let cluster = runtime_testkit::redis::cluster(3).await.unwrap();
+    super::laws::hold(&buckets(connect(&cluster.url(), "t"), WhenAway::Refuse)).await;
+    let sentinel = runtime_testkit::redis::sentinel().await.unwrap();
+    super::laws::hold(&buckets(connect(&sentinel.url(), "t"), WhenAway::Refuse)).await;
+}
+
+#[tokio::test]
 async fn a_bucket_expires_when_it_is_full_again() {
     let (buckets, redis, _server) = fresh().await;
     let rate = Rate::new(10, Duration::from_secs(10)).unwrap();
     assert!(buckets.take(&[Demand::new("k", rate).cost(3)]).await.is_ok());
-    let key = redis.key(None, "limit", "k");
+    let key = redis.key_together("limit", "k");
     let left: i64 = redis.run(cmd("PTTL").arg(&key)).await.unwrap();
     assert!((2_000..=3_001).contains(&left), "{left}");
 }
