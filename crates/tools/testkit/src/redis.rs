@@ -1,4 +1,4 @@
-//! Redis: a shared server with a prefix per test, and several servers of a test's own.
+//! Redis: a shared server with a prefix per test, and servers of a test's own.
 
 mod several;
 
@@ -9,7 +9,7 @@ use std::sync::Once;
 use crate::error::TestkitError;
 use crate::shared::{self, Slot};
 
-pub use several::{Node, TestCluster, TestSentinel, cluster, sentinel};
+pub use several::{Node, TestCluster, TestSentinel, TestServer, cluster, own, sentinel};
 
 const VARIABLE: &str = "RUNTIME_TEST_REDIS_URL";
 

@@ -1,4 +1,4 @@
-//! Several servers of a test's own: a master with its replica and sentinel, and a cluster.
+//! Servers of a test's own: a single one, a master with its replica and sentinel, and a cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::shared;
 const SERVICE: &str = "main";
 const SLOTS: usize = 16_384;
 
-/// One server of several. Killed when dropped.
+/// One server. Killed when dropped.
 #[derive(Debug)]
 pub struct Node {
     process: Running,
@@ -99,6 +99,23 @@ impl Node {
     async fn says(&self, command: &str, part: &str) -> bool {
         self.ask(command).await.is_ok_and(|answer| answer.contains(part))
     }
+}
+
+/// A server nobody else uses, so that what it counts is the test's own.
+#[derive(Debug)]
+pub struct TestServer {
+    /// The server.
+    pub node: Node,
+    _folder: Folder,
+}
+
+/// Starts a server of the test's own.
+///
+/// # Errors
+/// Redis is not installed, or does not start.
+pub async fn own() -> Result<TestServer, TestkitError> {
+    let folder = Folder::new()?;
+    Ok(TestServer { node: Node::start(&folder.path, "own", "save \"\"\n").await?, _folder: folder })
 }
 
 /// A master, its replica, and a sentinel that makes the replica master within seconds once the master is gone.
