@@ -7,7 +7,7 @@ use crate::shell::Outcome;
 
 /// What the kernel may not contain, at any depth.
 const BANNED_FROM_KERNEL: [&str; 8] =
-    ["axum", "sqlx", "sqlx-core", "redis", "deadpool-redis", "reqwest", "opentelemetry", "hyper"];
+    ["axum", "sqlx", "sqlx-core", "redis", "deadpool", "reqwest", "opentelemetry", "hyper"];
 
 /// Dev-only crates: nothing may depend on them but tests.
 const DEV_ONLY: [&str; 1] = ["runtime-testkit"];

@@ -10,8 +10,15 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// Where it is: `redis://[user:password@]host[:port][/database]`, `rediss://` with the feature `tls`, or
-    /// `redis+unix:///path`. Empty: there is none.
+    /// Where it is. Empty: there is none.
+    ///
+    /// - `redis://[user:password@]host[:port][/database]`, or `redis+unix:///path`: one server.
+    /// - `redis+sentinel://[user:password@]host[:port],host[:port]/service[/database]`, with the feature `sentinel`: the
+    ///   master these sentinels name. The user and password are the servers', and the sentinels' if they ask for one.
+    /// - `redis+cluster://[user:password@]host[:port],host[:port]`, with the feature `cluster`: the cluster these nodes
+    ///   are part of.
+    ///
+    /// `rediss` in place of `redis` speaks TLS, with the feature `tls`.
     pub url: String,
     /// What every key starts with, so that several services can share a server. Default `runtime`.
     pub prefix: String,

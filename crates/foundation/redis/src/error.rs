@@ -45,6 +45,7 @@ impl RedisError {
             error.kind(),
             Kind::Io
                 | Kind::ClusterConnectionNotFound
+                | Kind::MasterNameNotFoundBySentinel
                 | Kind::Server(
                     redis::ServerErrorKind::BusyLoading
                         | redis::ServerErrorKind::ClusterDown

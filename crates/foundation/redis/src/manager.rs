@@ -3,33 +3,34 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, FromRedisValue, Pipeline, ScriptInvocation};
+use deadpool::Runtime;
+use deadpool::managed::{Pool, PoolError, TimeoutType};
+use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation};
 use runtime_kernel::{SharedClock, TenantContext};
 
 use crate::away::Away;
 use crate::config::RedisConfig;
+use crate::connection::{Blocking, Connection, Own};
 use crate::error::RedisError;
+use crate::place::Place;
 
-/// A connection for commands that block; it returns to the pool when dropped.
-pub type Blocking = deadpool_redis::Connection;
-
-/// The process's Redis. Cheap to clone.
+/// The process's Redis: one server, the master that sentinels name, or a cluster. Cheap to clone.
 ///
 /// Commands go out over one multiplexed connection, which reconnects by itself. Once Redis does not answer, callers
 /// are told [`RedisError::Away`] at once and one of them tries again every `retry_after`; what to do without Redis is
 /// each caller's own, declared decision.
+///
+/// After a failover, the one that tries again asks the sentinels for the master, or the cluster for its slots. A
+/// cluster is away as soon as one of the nodes that are asked is.
 #[derive(Clone)]
 pub struct Redis {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    shared: ConnectionManager,
-    pool: Pool,
+    place: Arc<Place>,
+    pool: Pool<Own>,
     away: Away,
     prefix: Box<str>,
 }
@@ -41,27 +42,16 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// A manager for the server of the configuration. Connects when first used, so that a process can start without.
+    /// A manager for what the URL names. Connects when first used, so that a process can start without.
     ///
     /// # Errors
-    /// [`RedisError::Config`] names the key that is wrong.
+    /// [`RedisError::Config`] names the key that is wrong, or the feature its URL needs.
     pub fn new(config: &RedisConfig, clock: SharedClock) -> Result<Self, RedisError> {
         if let Some((key, message)) = config.problem() {
             return Err(RedisError::Config { key, message: message.to_owned() });
         }
-        // The library's message does not repeat the URL, which may hold a password.
-        let wrong = |error: redis::RedisError| RedisError::Config { key: "url", message: error.to_string() };
-        let client = Client::open(config.url.as_str()).map_err(wrong)?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.connect_timeout))
-            .set_response_timeout(Some(config.response_timeout))
-            // Trying again is paced by `Away`; a caller must not be held meanwhile.
-            .set_number_of_retries(0)
-            .set_min_delay(Duration::from_millis(10))
-            .set_max_delay(Duration::from_millis(100));
-        let shared = ConnectionManager::new_lazy_with_config(client, settings).map_err(wrong)?;
-        let manager = Manager::new(config.url.as_str()).map_err(wrong)?;
-        let pool = Pool::builder(manager)
+        let place = Arc::new(Place::new(config)?);
+        let pool = Pool::builder(Own(Arc::clone(&place)))
             .max_size(config.pool_size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.connect_timeout))
@@ -71,48 +61,61 @@ impl Redis {
             .map_err(|error| RedisError::Config { key: "pool_size", message: error.to_string() })?;
         let away = Away::new(clock, config.retry_after);
         let prefix = config.prefix.clone().into_boxed_str();
-        Ok(Self { inner: Arc::new(Inner { shared, pool, away, prefix }) })
+        Ok(Self { inner: Arc::new(Inner { place, pool, away, prefix }) })
     }
 
     /// The key of a thing: `prefix:{realm/tenant}:area:key`, or `prefix:{}:area:key` for what belongs to no tenant.
     ///
     /// No two tenants and no two areas share a key, as long as an area has no `:`. All keys of a tenant live in one
-    /// slot of a cluster, so that scripts may touch several of them.
+    /// slot of a cluster, so that scripts may touch several of them; those of no tenant are spread over all slots.
     pub fn key(&self, tenant: Option<&TenantContext>, area: &str, key: &str) -> String {
         let tenant = tenant.map(TenantContext::namespace).unwrap_or_default();
         format!("{}:{{{tenant}}}:{area}:{key}", self.inner.prefix)
     }
 
+    /// The key of a thing that belongs to no tenant, but with the rest of its area in one slot of a cluster, and so on
+    /// one node: `prefix:{area}:key`. For what scripts and transactions must touch together.
+    ///
+    /// No such key is one of [`key`](Self::key)'s, as long as an area has no `/`.
+    pub fn key_together(&self, area: &str, key: &str) -> String {
+        format!("{}:{{{area}}}:{key}", self.inner.prefix)
+    }
+
     /// Runs a command that does not block.
     ///
-    /// Cancel-safe in so far as the connection stays sound; the command may have been carried out.
+    /// Cancel-safe in so far as the connection stays sound; the command may have been carried out. A cluster is asked
+    /// again when a connection breaks before the answer, so there it may have been carried out more than once.
     ///
     /// # Errors
     /// [`RedisError`]; [`RedisError::is_away`] tells Redis's absence from a wrong command.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        let mut shared = self.ask()?;
+        let mut shared = self.ask().await?;
         self.heard(command.query_async(&mut shared).await)
     }
 
     /// Runs commands in one round trip; with [`Pipeline::atomic`], as one transaction.
     ///
+    /// In a cluster all keys must be of one slot, as those of one tenant are.
+    ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run); [`RedisError::Refused`] when the keys are of several slots.
     pub async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisError> {
-        let mut shared = self.ask()?;
+        let mut shared = self.ask().await?;
         self.heard(pipeline.query_async(&mut shared).await)
     }
 
     /// Runs a script by its hash in one round trip, and sends it whole only when the server does not know it.
     ///
+    /// In a cluster all keys must be of one slot, and it runs on that slot's node.
+    ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run); [`RedisError::Refused`] when the keys are of several slots.
     pub async fn run_script<T: FromRedisValue>(
         &self,
         script: impl Borrow<ScriptInvocation<'_>>,
     ) -> Result<T, RedisError> {
-        let mut shared = self.ask()?;
-        self.heard(script.borrow().invoke_async(&mut shared).await)
+        let mut shared = self.ask().await?;
+        self.heard(shared.invoke(script.borrow()).await)
     }
 
     /// A connection of one's own, for commands that block.
@@ -124,8 +127,8 @@ impl Redis {
             return Err(RedisError::Away { retry_after });
         }
         match self.inner.pool.get().await {
-            Ok(connection) => Ok(connection),
-            Err(PoolError::Timeout(deadpool_redis::TimeoutType::Wait)) => Err(RedisError::PoolExhausted),
+            Ok(connection) => Ok(Blocking(connection)),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(RedisError::PoolExhausted),
             Err(PoolError::Backend(error)) => self.heard(Err(error)),
             Err(other) => {
                 self.inner.away.did_not_answer();
@@ -135,7 +138,7 @@ impl Redis {
         }
     }
 
-    /// Asks whether it is there.
+    /// Asks whether it is there; of a cluster, whether every master is.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -143,9 +146,9 @@ impl Redis {
         self.run::<String>(&redis::cmd("PING")).await.map(drop)
     }
 
-    fn ask(&self) -> Result<ConnectionManager, RedisError> {
+    async fn ask(&self) -> Result<Connection, RedisError> {
         match self.inner.away.may_ask() {
-            Ok(()) => Ok(self.inner.shared.clone()),
+            Ok(()) => self.inner.place.shared().await.or_else(|error| self.heard(Err(error))),
             Err(retry_after) => Err(RedisError::Away { retry_after }),
         }
     }
@@ -154,6 +157,7 @@ impl Redis {
         match answer.map_err(RedisError::of) {
             Err(error) if error.is_away() => {
                 self.inner.away.did_not_answer();
+                self.inner.place.forget();
                 Err(error)
             }
             answer => {

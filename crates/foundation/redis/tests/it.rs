@@ -8,5 +8,9 @@
 )]
 
 mod it {
+    #[cfg(feature = "cluster")]
+    mod cluster;
     mod manager;
+    #[cfg(feature = "sentinel")]
+    mod sentinel;
 }

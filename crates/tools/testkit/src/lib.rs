@@ -20,3 +20,17 @@ pub fn free_port() -> Result<u16, TestkitError> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?.port())
 }
+
+/// Waits until something holds, asking again every few milliseconds for a minute at most.
+///
+/// # Errors
+/// It does not hold in time; the error says what was waited for.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Result<(), TestkitError> {
+    for _ in 0..6_000 {
+        if holds().await {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    Err(TestkitError::Late(what.to_owned()))
+}

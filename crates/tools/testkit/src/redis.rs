@@ -1,10 +1,15 @@
-//! Redis: a shared server with a prefix per test.
+//! Redis: a shared server with a prefix per test, and servers of a test's own.
 
+mod several;
+
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Once;
 
 use crate::error::TestkitError;
 use crate::shared::{self, Slot};
+
+pub use several::{Node, TestCluster, TestSentinel, TestServer, cluster, own, sentinel};
 
 const VARIABLE: &str = "RUNTIME_TEST_REDIS_URL";
 
@@ -51,11 +56,8 @@ fn shared_server() -> Result<String, TestkitError> {
 }
 
 fn start(slot: &Slot) -> Result<u16, TestkitError> {
-    let missing =
-        TestkitError::Missing { program: "redis-server", package: "redis-server", variable: VARIABLE };
-    let program = shared::find("redis-server", []).ok_or(missing)?;
     let port = crate::free_port()?;
-    let mut server = Command::new(program);
+    let mut server = Command::new(program()?);
     server.args([
         "--port",
         &port.to_string(),
@@ -84,4 +86,10 @@ fn start(slot: &Slot) -> Result<u16, TestkitError> {
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
     Err(TestkitError::Late("redis-server listening".to_owned()))
+}
+
+fn program() -> Result<PathBuf, TestkitError> {
+    let missing =
+        TestkitError::Missing { program: "redis-server", package: "redis-server", variable: VARIABLE };
+    shared::find("redis-server", []).ok_or(missing)
 }

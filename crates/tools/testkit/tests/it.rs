@@ -12,6 +12,7 @@ use std::time::Duration;
 use runtime_testkit::binary::Spawn;
 use runtime_testkit::postgres;
 use runtime_testkit::proxy::FaultProxy;
+use runtime_testkit::redis;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,6 +54,28 @@ async fn redis_answers_on_the_shared_server() {
     let mut answer = [0; 7];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"+PONG\r\n");
+}
+
+#[tokio::test]
+async fn a_replica_takes_its_masters_place() {
+    let mut watched = redis::sentinel().await.unwrap();
+    assert!(watched.replica.ask("SET k v").await.unwrap().starts_with("-READONLY"));
+    watched.swap().await.unwrap();
+    assert_eq!(watched.master.ask("SET k v").await.unwrap(), "+OK\r\n");
+    watched.master.kill().await.unwrap();
+    let survivor = &watched.replica;
+    runtime_testkit::until("a failover", async || survivor.ask("SET k v").await.unwrap() == "+OK\r\n")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn each_slot_of_a_cluster_has_one_owner() {
+    let cluster = redis::cluster(3).await.unwrap();
+    for (key, nth) in [("foo", 2), ("hello", 0)] {
+        let (owner, _) = cluster.owner(key).await.unwrap();
+        assert_eq!(owner.port(), cluster.nodes[nth].port(), "{key}");
+    }
 }
 
 /// Sends back what it gets.

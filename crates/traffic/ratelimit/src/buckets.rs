@@ -7,6 +7,7 @@ use std::pin::Pin;
 use crate::limiter::{RateLimiter, RefusedTogether, Tightest};
 use crate::outcome::{LimitError, Standing};
 use crate::rate::Rate;
+use crate::reserved::Reserved;
 
 /// An answer that may take a round trip.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -51,6 +52,11 @@ pub trait Buckets: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Takes tokens on an estimate, to be settled when the real number is known.
+    ///
+    /// Cancel-safety as for [`take`](Self::take).
+    fn reserve<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Reserved, LimitError>>;
+
     /// Where a bucket stands; nothing is taken.
     fn peek<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Standing, LimitError>>;
 
@@ -65,6 +71,11 @@ impl Buckets for RateLimiter {
 
     fn take_now(&self, demands: &[Demand<'_>]) -> Option<Together> {
         Some(self.take_demands(demands))
+    }
+
+    fn reserve<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Reserved, LimitError>> {
+        let reservation = RateLimiter::reserve(self, demand.key, demand.rate, demand.cost);
+        Box::pin(std::future::ready(reservation.map(Reserved::in_memory)))
     }
 
     fn peek<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Standing, LimitError>> {

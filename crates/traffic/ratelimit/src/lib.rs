@@ -31,6 +31,7 @@ mod rate;
 #[cfg(feature = "redis")]
 mod redis;
 mod reserve;
+mod reserved;
 mod rules;
 mod sync;
 mod table;
@@ -54,4 +55,5 @@ pub use rate::{Rate, RateConfig, RateError};
 #[cfg(feature = "redis")]
 pub use redis::{Lease, RedisBuckets};
 pub use reserve::Reservation;
+pub use reserved::Reserved;
 pub use rules::{Operations, RuleError};

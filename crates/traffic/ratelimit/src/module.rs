@@ -16,6 +16,7 @@ use crate::layer::{Applies, Lookup, RateLimitLayer};
 use crate::limiter::{RateLimiter, RefusedTogether};
 use crate::operator::RateLimits;
 use crate::outcome::{LimitError, Standing};
+use crate::reserved::Reserved;
 use crate::rules::{Operations, Rules};
 
 /// The app's buckets, wherever they are.
@@ -128,6 +129,13 @@ impl Buckets for Late {
 
     fn take_now(&self, demands: &[Demand<'_>]) -> Option<Together> {
         self.0.get()?.take_now(demands)
+    }
+
+    fn reserve<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Reserved, LimitError>> {
+        self.0.get().map_or_else(
+            || Box::pin(std::future::ready(Err(early()))) as Answer<'a, _>,
+            |buckets| buckets.reserve(demand),
+        )
     }
 
     fn peek<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Standing, LimitError>> {

@@ -14,8 +14,12 @@ use crate::lease::Leases;
 use crate::limiter::{MOST_KEYS, RateLimiter, RefusedTogether, Tightest};
 use crate::outcome::{LimitError, Standing};
 use crate::rate::Rate;
+use crate::reserved::Reserved;
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+static TAKE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("bucket.lua"), include_str!("take.lua"))));
+static SETTLE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("bucket.lua"), include_str!("settle.lua"))));
 
 /// How many tokens are fetched at a time and handed out here without asking again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +32,13 @@ pub struct Lease {
 
 /// Token buckets in Redis.
 ///
-/// The time is Redis's own, so processes need no common clock. All keys of one request are checked in one script.
+/// The time is Redis's own, so processes need no common clock. All keys of one request are checked in one script, so in
+/// a cluster all buckets live in one slot and on one node.
 /// Intervals are counted in sixteenths of a microsecond, rounded up.
 ///
 /// With a [`Lease`], tokens are debited in Redis before they are handed out here, so no limit is exceeded over time;
 /// they may be used up to the lease's time after they were debited, which makes a burst at most one lease per
-/// process larger.
+/// process larger. Reservations are made in Redis, never from a lease.
 #[derive(Clone)]
 pub struct RedisBuckets {
     inner: Arc<Inner>,
@@ -72,10 +77,15 @@ impl RedisBuckets {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Any keys may come in one request, so all of them live in one slot of a cluster.
+    fn key(&self, key: &str) -> String {
+        self.inner.redis.key_together("limit", &format!("bucket:{key}"))
+    }
+
     async fn run(&self, demands: &[Demand<'_>], how: &str) -> Result<Vec<i64>, RedisError> {
         let mut script = TAKE.prepare_invoke();
         for demand in demands {
-            script.key(self.inner.redis.key(None, "limit", demand.key));
+            script.key(self.key(demand.key));
         }
         for demand in demands {
             let interval = sixteenths(demand.rate);
@@ -132,14 +142,46 @@ impl RedisBuckets {
         }
     }
 
+    async fn reserve_one(&self, demand: Demand<'_>) -> Result<Reserved, LimitError> {
+        let (key, demands) = (demand.key, [demand]);
+        if let Some(refused) = impossible(&demands) {
+            return Err(refused.error);
+        }
+        match self.run(&demands, "reserve").await {
+            Ok(answer) => {
+                if let [1, debt, at] = answer.as_slice() {
+                    let open = Open { buckets: self.clone(), key: key.into(), rate: demand.rate, at: *at };
+                    return Ok(Reserved::in_redis(
+                        demand.cost,
+                        Standing::new(micros(*debt), demand.rate),
+                        open,
+                    ));
+                }
+                Err(read(&demands, &answer).err().map_or_else(garbled, |refused| refused.error))
+            }
+            Err(error) if error.is_away() => match self.inner.when_away {
+                WhenAway::Admit => Ok(Reserved::nowhere(demand.cost)),
+                WhenAway::Local => {
+                    self.inner.local.reserve(key, demand.rate, demand.cost).map(Reserved::in_memory)
+                }
+                WhenAway::Refuse => Err(LimitError::Away { retry_after: Duration::from_secs(1) }),
+            },
+            Err(error) => Err(self.defect(&error)),
+        }
+    }
+
+    /// A script that fails is a defect of ours. It must not let everything through unseen.
+    fn defect(&self, error: &RedisError) -> LimitError {
+        if !self.inner.told.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "Redis refuses the limiter's script; until it does not, limited requests are refused");
+        }
+        garbled()
+    }
+
     /// What was declared for when Redis is away.
     fn without(&self, demands: &[Demand<'_>], error: &RedisError) -> Together {
         if !error.is_away() {
-            // A script that fails is a defect of ours. It must not let everything through unseen.
-            if !self.inner.told.swap(true, Ordering::Relaxed) {
-                tracing::error!(%error, "Redis refuses the limiter's script; until it does not, limited requests are refused");
-            }
-            return Err(RefusedTogether { index: 0, error: garbled() });
+            return Err(RefusedTogether { index: 0, error: self.defect(error) });
         }
         match self.inner.when_away {
             WhenAway::Admit => Ok(None),
@@ -167,6 +209,10 @@ impl Buckets for RedisBuckets {
         Some(taken.map_err(|error| RefusedTogether { index: 0, error }))
     }
 
+    fn reserve<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Reserved, LimitError>> {
+        Box::pin(self.reserve_one(demand))
+    }
+
     fn peek<'a>(&'a self, demand: Demand<'a>) -> Answer<'a, Result<Standing, LimitError>> {
         Box::pin(async move {
             match self.run(&[demand.cost(0)], "look").await {
@@ -188,10 +234,34 @@ impl Buckets for RedisBuckets {
             if let Some(leases) = &self.inner.leases {
                 leases.forget(key);
             }
-            let own = self.inner.redis.key(None, "limit", key);
-            let deleted = self.inner.redis.run::<()>(runtime_redis::cmd("DEL").arg(own)).await;
+            let deleted = self.inner.redis.run::<()>(runtime_redis::cmd("DEL").arg(self.key(key))).await;
             deleted.map_err(|_| LimitError::Away { retry_after: Duration::from_secs(1) })
         })
+    }
+}
+
+/// What is reserved in Redis: its bucket, and when, which no other reservation of the bucket shares.
+pub(crate) struct Open {
+    buckets: RedisBuckets,
+    key: Box<str>,
+    rate: Rate,
+    at: i64,
+}
+
+impl Open {
+    /// Of so many reserved tokens, so many were used.
+    pub(crate) async fn settle(&self, tokens: u32, used: u32) -> Result<Standing, LimitError> {
+        let redis = &self.buckets.inner.redis;
+        let done = redis.key_together("limit", &format!("settled:{}:{}", self.at, self.key));
+        let time = |tokens: u32| sixteenths(self.rate).saturating_mul(u64::from(tokens));
+        let mut script = SETTLE.prepare_invoke();
+        script.key(self.buckets.key(&self.key)).key(done).arg(self.at);
+        script.arg(time(tokens.saturating_sub(used))).arg(time(used.saturating_sub(tokens)));
+        match redis.run_script(&script).await {
+            Ok(debt) => Ok(Standing::new(micros(debt), self.rate)),
+            Err(error) if error.is_away() => Err(LimitError::Away { retry_after: Duration::from_secs(1) }),
+            Err(error) => Err(self.buckets.defect(&error)),
+        }
     }
 }
 
@@ -237,4 +307,30 @@ fn read(demands: &[Demand<'_>], answer: &[i64]) -> Together {
 
 fn garbled() -> LimitError {
     LimitError::Away { retry_after: Duration::from_secs(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime_kernel::SystemClock;
+    use runtime_redis::RedisConfig;
+
+    #[tokio::test]
+    async fn what_is_settled_twice_comes_back_once() {
+        let server = runtime_testkit::redis::server().await.unwrap();
+        let config = RedisConfig::at(server.url()).with_prefix(server.prefix());
+        let redis = Redis::new(&config, SystemClock::shared()).unwrap();
+        let buckets = RedisBuckets::new(redis, WhenAway::Refuse, RateLimiter::new(1));
+        let demand = Demand::new("k", Rate::per_hour(100).unwrap()).cost(10);
+        let mut opened = Vec::new();
+        for _ in 0..5 {
+            let answer = buckets.run(&[demand], "reserve").await.unwrap();
+            opened.push(Open { buckets: buckets.clone(), key: "k".into(), rate: demand.rate, at: answer[2] });
+        }
+        for (open, used, left) in [(&opened[0], 0, 60), (&opened[1], 30, 40)] {
+            for _ in 0..2 {
+                assert_eq!(open.settle(10, used).await.unwrap().remaining(), left);
+            }
+        }
+    }
 }

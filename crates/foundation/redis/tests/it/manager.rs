@@ -48,6 +48,8 @@ async fn no_two_tenants_and_no_two_areas_share_a_key() {
         redis.key(Some(&other), "limit", "k"),
         redis.key(Some(&acme), "cache", "k"),
         redis.key(None, "limit", "acme:k"),
+        redis.key_together("limit", "k"),
+        redis.key_together("limit", "acme:k"),
     ];
     let different: std::collections::HashSet<_> = keys.iter().collect();
     assert_eq!(different.len(), keys.len(), "{keys:?}");
@@ -125,6 +127,32 @@ async fn a_wrong_command_is_not_an_absence() {
     redis.ping().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_blocking_command_may_take_longer_than_answers_elsewhere() {
+    let server = redis::server().await.unwrap();
+    let mut config = RedisConfig::at(server.url()).with_prefix(server.prefix());
+    config.response_timeout = Duration::from_millis(50);
+    let redis = Redis::new(&config, SystemClock::shared()).unwrap();
+    let mut own = redis.blocking().await.unwrap();
+    let nothing = redis.key(None, "list", "nothing");
+    // The library's own default is half a second.
+    let popped = cmd("BLPOP").arg(&nothing).arg(0.7).query_async::<Option<(String, String)>>(&mut own).await;
+    assert_eq!(popped.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_url_says_which_feature_it_needs() {
+    for (url, feature, here) in [
+        ("rediss://a", "tls", cfg!(feature = "tls")),
+        ("redis+sentinel://a/main", "sentinel", cfg!(feature = "sentinel")),
+        ("redis+cluster://a", "cluster", cfg!(feature = "cluster")),
+    ] {
+        let made = Redis::new(&RedisConfig::at(url), SystemClock::shared()).map(drop);
+        let expected = format!("`redis.url` needs the feature `{feature}` of runtime-redis");
+        assert_eq!(made.err().map(|error| error.to_string()), (!here).then_some(expected));
+    }
+}
+
 #[test]
 fn a_wrong_configuration_names_its_key_and_never_the_password() {
     let wrong = |change: fn(&mut RedisConfig)| {
@@ -136,6 +164,9 @@ fn a_wrong_configuration_names_its_key_and_never_the_password() {
     for (change, key) in [
         ((|c| c.url = "http://:hunter2@x".to_owned()) as fn(&mut RedisConfig), "redis.url"),
         (|c| c.url = "redis-cluster://a".to_owned(), "redis.url"),
+        (|c| c.url = "redis+sentinel://:hunter2@a:1".to_owned(), "redis.url"),
+        (|c| c.url = "redis+sentinel://:hunter2@a:1/main/x".to_owned(), "redis.url"),
+        (|c| c.url = "redis+cluster://:hunter2@a:1,b:2/1".to_owned(), "redis.url"),
         (|c| c.prefix = "{x}".to_owned(), "redis.prefix"),
         (|c| c.pool_size = 0, "redis.pool_size"),
         (|c| c.retry_after = Duration::ZERO, "redis.retry_after"),

@@ -11,6 +11,10 @@ pub(super) async fn hold(buckets: &dyn Buckets) {
     what_cannot_be_is_said(buckets).await;
     a_reset_fills(buckets).await;
     a_changed_depth_keeps_what_was_taken(buckets).await;
+    what_was_reserved_and_not_used_comes_back(buckets).await;
+    what_was_used_beyond_is_owed_beyond_the_bucket(buckets).await;
+    what_cannot_be_reserved_takes_nothing(buckets).await;
+    nothing_comes_back_that_is_not_owed(buckets).await;
 }
 
 fn rate(burst: u32) -> Rate {
@@ -82,6 +86,55 @@ async fn a_changed_depth_keeps_what_was_taken(buckets: &dyn Buckets) {
     assert!(buckets.take(&[Demand::new("depth", small).cost(60)]).await.is_ok());
     assert_eq!(left(buckets, "depth", large).await, 30);
     assert_eq!(left(buckets, "depth", small).await, 0);
+}
+
+async fn what_was_reserved_and_not_used_comes_back(buckets: &dyn Buckets) {
+    let demand = Demand::new("reserved", rate(100));
+    let first = buckets.reserve(demand.cost(60)).await.unwrap();
+    assert_eq!((first.tokens(), first.standing().unwrap().remaining()), (60, 40));
+    assert!(buckets.take(&[demand.cost(5)]).await.is_ok());
+    let second = buckets.reserve(demand.cost(30)).await.unwrap();
+    drop(buckets.reserve(demand.cost(2)).await.unwrap());
+    assert_eq!(left(buckets, "reserved", rate(100)).await, 3);
+    assert_eq!(first.settle(10).await.unwrap().unwrap().remaining(), 53);
+    assert_eq!(second.cancel().await.unwrap().unwrap().remaining(), 83, "what was dropped counts as used");
+    let exact = buckets.reserve(demand.cost(20)).await.unwrap();
+    assert_eq!(exact.settle(20).await.unwrap().unwrap().remaining(), 63);
+    assert_eq!(left(buckets, "reserved", rate(100)).await, 63);
+}
+
+async fn what_was_used_beyond_is_owed_beyond_the_bucket(buckets: &dyn Buckets) {
+    let demand = Demand::new("beyond", rate(10));
+    let reserved = buckets.reserve(demand.cost(5)).await.unwrap();
+    assert_eq!(reserved.settle(25).await.unwrap().unwrap().remaining(), 0);
+    for cost in [0, 1] {
+        let refused = buckets.take(&[demand.cost(cost)]).await.unwrap_err().error;
+        let LimitError::Exceeded { retry_after, .. } = refused else { panic!("{refused}") };
+        // 15 beyond what it holds, at one in 360 s.
+        let expected = 360 * (15 + u64::from(cost));
+        assert!((expected - 5..=expected).contains(&retry_after.as_secs()), "{retry_after:?}");
+    }
+}
+
+async fn what_cannot_be_reserved_takes_nothing(buckets: &dyn Buckets) {
+    let demand = Demand::new("no", rate(5));
+    let refused = buckets.reserve(demand.cost(6)).await.map(drop).unwrap_err();
+    assert_eq!(refused, LimitError::LargerThanBucket { cost: 6, burst: 5 });
+    let held = buckets.reserve(demand.cost(3)).await.unwrap();
+    let refused = buckets.reserve(demand.cost(3)).await.map(drop).unwrap_err();
+    let LimitError::Exceeded { retry_after, standing } = refused else { panic!("{refused}") };
+    assert!((715..=720).contains(&retry_after.as_secs()) && standing.remaining() == 2, "{refused:?}");
+    assert_eq!(held.cancel().await.unwrap().unwrap().remaining(), 5);
+}
+
+async fn nothing_comes_back_that_is_not_owed(buckets: &dyn Buckets) {
+    let demand = Demand::new("owed", rate(10));
+    let forgiven = buckets.reserve(demand.cost(9)).await.unwrap();
+    buckets.reset("owed").await.unwrap();
+    assert!(buckets.take(&[demand.cost(7)]).await.is_ok());
+    assert_eq!(forgiven.cancel().await.unwrap().unwrap().remaining(), 3, "the reset has paid for it");
+    let nothing = buckets.reserve(demand.cost(0)).await.unwrap();
+    assert_eq!(nothing.cancel().await.unwrap().unwrap().remaining(), 3);
 }
 
 #[tokio::test]

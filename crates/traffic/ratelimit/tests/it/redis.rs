@@ -32,11 +32,19 @@ async fn the_laws_hold_in_redis() {
 }
 
 #[tokio::test]
+async fn the_laws_hold_in_a_cluster_and_behind_a_sentinel() {
+    let cluster = runtime_testkit::redis::cluster(3).await.unwrap();
+    super::laws::hold(&buckets(connect(&cluster.url(), "t"), WhenAway::Refuse)).await;
+    let sentinel = runtime_testkit::redis::sentinel().await.unwrap();
+    super::laws::hold(&buckets(connect(&sentinel.url(), "t"), WhenAway::Refuse)).await;
+}
+
+#[tokio::test]
 async fn a_bucket_expires_when_it_is_full_again() {
     let (buckets, redis, _server) = fresh().await;
     let rate = Rate::new(10, Duration::from_secs(10)).unwrap();
     assert!(buckets.take(&[Demand::new("k", rate).cost(3)]).await.is_ok());
-    let key = redis.key(None, "limit", "k");
+    let key = redis.key_together("limit", "bucket:k");
     let left: i64 = redis.run(cmd("PTTL").arg(&key)).await.unwrap();
     assert!((2_000..=3_001).contains(&left), "{left}");
 }
@@ -81,6 +89,103 @@ async fn leases_grant_no_more_than_redis_has_debited() {
     assert_eq!(plain.peek(Demand::new("k", rate)).await.unwrap().remaining(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_several_processes_settle_adds_up_to_the_token() {
+    let server = server().await.unwrap();
+    // A token takes minutes to come back, so time plays no part.
+    let rate = Rate::new(100_000, Duration::from_hours(10_000)).unwrap();
+    let demand = Demand::new("k", rate);
+    let tasks: Vec<_> = (0..4u32)
+        .map(|own| {
+            let buckets = buckets(connect(server.url(), server.prefix()), WhenAway::Refuse);
+            tokio::spawn(async move {
+                let mut used = 0;
+                for turn in 0..100 {
+                    let first = buckets.reserve(demand.cost(7)).await.unwrap();
+                    let second = buckets.reserve(demand.cost(3)).await.unwrap();
+                    let (a, b) = ((turn * 5 + own) % 11, (turn + own) % 4);
+                    second.settle(b).await.unwrap();
+                    first.settle(a).await.unwrap();
+                    used += a + b;
+                }
+                used
+            })
+        })
+        .collect();
+    let mut used = 0;
+    for task in tasks {
+        used += task.await.unwrap();
+    }
+    let buckets = buckets(connect(server.url(), server.prefix()), WhenAway::Refuse);
+    assert_eq!(buckets.peek(demand).await.unwrap().remaining(), 100_000 - used);
+}
+
+#[tokio::test]
+async fn what_time_has_paid_for_does_not_come_back_twice() {
+    let (buckets, _redis, _server) = fresh().await;
+    let demand = Demand::new("k", Rate::new(10, Duration::from_secs(2)).unwrap());
+    let reserved = buckets.reserve(demand.cost(9)).await.unwrap();
+    runtime_testkit::until("a full bucket", async || {
+        // Nothing is granted until all of it is.
+        buckets.take(&[demand.cost(10)]).await.is_ok()
+    })
+    .await
+    .unwrap();
+    let left = reserved.cancel().await.unwrap().unwrap().remaining();
+    assert!(left < 5, "the bucket was full in between: {left}");
+}
+
+/// The law of law.rs against a real server and real time: what was granted between two moments, as it was settled in
+/// the end, is at most what the bucket holds and what came back meanwhile.
+#[tokio::test]
+async fn no_window_holds_more_than_burst_and_refill() {
+    let (buckets, _redis, _server) = fresh().await;
+    let clock = SystemClock::shared();
+    for (capacity, seed) in [(8, 1), (40, 2), (8, 3), (300, 4)] {
+        let rate = Rate::new(capacity, Duration::from_millis(8)).unwrap();
+        let key = format!("law:{seed}");
+        let demand = Demand::new(&key, rate);
+        let mut random: u64 = seed;
+        let mut next = |below: u32| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from(random >> 32).unwrap() % below
+        };
+        // When each was asked for at the earliest, granted at the latest, and how much it came to.
+        let (mut grants, mut open) = (Vec::new(), Vec::new());
+        for _ in 0..4_000 {
+            let (cost, before) = (1 + next(capacity), clock.now());
+            match next(8) {
+                0..=2 => {
+                    let taken = buckets.take(&[demand.cost(cost)]).await.is_ok();
+                    grants.extend(taken.then(|| (before, clock.now(), cost)));
+                }
+                3..=4 => {
+                    if let Ok(reserved) = buckets.reserve(demand.cost(cost)).await {
+                        open.push((grants.len(), reserved));
+                        grants.push((before, clock.now(), cost));
+                    }
+                }
+                _ if open.len() > 6 => {
+                    let (at, reserved) = open.swap_remove(usize::try_from(next(6)).unwrap());
+                    let used = next(reserved.tokens() + 1);
+                    reserved.settle(used).await.unwrap();
+                    grants[at].2 = used;
+                }
+                _ => {}
+            }
+        }
+        assert!(grants.len() > 100, "{}", grants.len());
+        for (from, (start, ..)) in grants.iter().enumerate() {
+            let mut sum = 0;
+            for (_, end, tokens) in &grants[from..] {
+                sum += u128::from(*tokens);
+                let refilled = (*end - *start).as_nanos() / rate.interval().as_nanos();
+                assert!(sum <= u128::from(capacity) + refilled + 1, "{sum} of {capacity} + {refilled}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn while_redis_is_away_each_policy_does_what_it_says() {
     let server = server().await.unwrap();
@@ -95,8 +200,19 @@ async fn while_redis_is_away_each_policy_does_what_it_says() {
         let buckets = buckets(redis, policy);
         let demand = [Demand::new("k", rate)];
         assert!(buckets.take(&demand).await.is_ok());
+        let before = buckets.reserve(Demand::new("before", rate)).await.unwrap();
 
         proxy.cut();
+        let error = before.settle(0).await.unwrap_err();
+        assert!(matches!(error, LimitError::Away { .. }), "it was reserved where nobody answers: {error}");
+        match (buckets.reserve(Demand::new("away", rate).cost(2)).await, policy) {
+            (Ok(reserved), WhenAway::Admit) => assert_eq!(reserved.settle(1).await.unwrap(), None),
+            (Err(LimitError::Away { .. }), WhenAway::Refuse) => {}
+            (Ok(reserved), WhenAway::Local) => {
+                assert_eq!(reserved.settle(1).await.unwrap().unwrap().remaining(), 2);
+            }
+            (answer, _) => panic!("{answer:?}"),
+        }
         let mut granted = 0;
         let mut refused = None;
         for _ in 0..10 {
