@@ -15,6 +15,7 @@ use runtime_resilience::{
     TimeoutLayer,
 };
 use tower::{Layer, Service};
+use tower_resilience::adaptive::{AdaptiveLimiterLayer as TheirAdaptive, Aimd};
 use tower_resilience::bulkhead::BulkheadLayer as TheirBulkhead;
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
 use tower_resilience::hedge::HedgeLayer as TheirHedge;
@@ -128,6 +129,9 @@ pub fn rows() -> Vec<Row> {
     let hedge = HedgeLayer::new(HedgeConfig::default(), None, SystemClock::shared(), Always).expect("sound");
     let mut our_hedge = drive(hedge.layer(Answer));
     let mut our_limit = http(limits().layer(Web));
+    let adaptive =
+        TheirAdaptive::new(Aimd::builder().initial_limit(1000).max_limit(2000).build().expect("sound"));
+    let mut tr_limit = http(adaptive.layer(Web));
     let mut tower_limit = http(tower::limit::ConcurrencyLimit::new(Web, 1000));
     let mut bare_web = http(Web);
     let stack = BulkheadLayer::new(bulkhead(), Always).layer(timeout().layer(Answer));
@@ -162,30 +166,33 @@ pub fn rows() -> Vec<Row> {
             assert!(matches!(run.poll(&mut cx), Poll::Ready(Ok(1))));
         })
     };
-    let [bare, ob, obh, ot, or, os, tb, tbh, tt, tr, ts, wbh, wt, fun, oh, th, ol, wl, bw] = interleave([
-        &mut bare,
-        &mut our_breaker,
-        &mut our_bulkhead,
-        &mut our_timeout,
-        &mut our_retry,
-        &mut our_stack,
-        &mut tr_breaker,
-        &mut tr_bulkhead,
-        &mut tr_timeout,
-        &mut tr_retry,
-        &mut tr_stack,
-        &mut tower_bulkhead,
-        &mut tower_timeout,
-        &mut as_function,
-        &mut our_hedge,
-        &mut tr_hedge,
-        &mut our_limit,
-        &mut tower_limit,
-        &mut bare_web,
-    ]);
+    let [bare, ob, obh, ot, or, os, tb, tbh, tt, tr, ts, wbh, wt, fun, oh, th, ol, tl, wl, bw] =
+        interleave([
+            &mut bare,
+            &mut our_breaker,
+            &mut our_bulkhead,
+            &mut our_timeout,
+            &mut our_retry,
+            &mut our_stack,
+            &mut tr_breaker,
+            &mut tr_bulkhead,
+            &mut tr_timeout,
+            &mut tr_retry,
+            &mut tr_stack,
+            &mut tower_bulkhead,
+            &mut tower_timeout,
+            &mut as_function,
+            &mut our_hedge,
+            &mut tr_hedge,
+            &mut our_limit,
+            &mut tr_limit,
+            &mut tower_limit,
+            &mut bare_web,
+        ]);
     drop(bare);
     // What a request and its answer cost by themselves is nobody's layer.
-    let [ol, wl] = [ol, wl].map(|all| all.iter().zip(&bw).map(|(all, bare)| all - bare).collect::<Vec<_>>());
+    let [ol, tl, wl] =
+        [ol, tl, wl].map(|all| all.iter().zip(&bw).map(|(all, bare)| all - bare).collect::<Vec<_>>());
     let polly = vec![766.0; fun.len()];
     let row =
         |name, ours: &[f64], peer: (&str, &[f64])| Row::of("pipeline", name, "ns", Better::Less, ours, peer);
@@ -197,7 +204,8 @@ pub fn rows() -> Vec<Row> {
         row("time-out layer", &ot, ("tower 0.5 Timeout", &wt)),
         row("retry layer with budget", &or, ("tower-resilience 0.13", &tr)),
         row("hedging layer", &oh, ("tower-resilience 0.13", &th)),
-        row("adaptive concurrency layer over HTTP requests", &ol, ("tower 0.5 ConcurrencyLimit", &wl)),
+        row("adaptive concurrency layer", &ol, ("tower-resilience 0.13 adaptive, AIMD", &tl)),
+        row("adaptive concurrency layer", &ol, ("tower 0.5 ConcurrencyLimit, which learns nothing", &wl)),
         row("six layers", &os, ("tower-resilience 0.13, the same six", &ts)),
         row("six layers", &os, ("Polly v8, five strategies, as published", &polly)),
         row(

@@ -31,15 +31,15 @@ impl Call {
         let tenant = self.tenant.as_deref();
         let cost = inner.meter.add(tenant, usage, self.live.target.config.price).micros();
         self.live.answered(usage);
-        self.room.used(usage.total());
+        self.room.used(usage.total()).await;
         // After ours has come back: of the two counts the smaller one holds.
-        self.live.told(self.told);
+        self.live.told(self.told).await;
         give_back(inner, tenant, self.reserved.saturating_sub(cost)).await;
         take_more(inner, tenant, cost.saturating_sub(self.reserved)).await;
     }
 
     pub(crate) async fn unused(self) {
-        self.room.unused();
+        self.room.unused().await;
         give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved).await;
     }
 }

@@ -108,7 +108,7 @@ impl HardenedEmbedding {
             return Err(ProviderError::AllCooling { retry_after });
         }
         let room = loop {
-            match self.live.reserve(tokens) {
+            match self.live.reserve(tokens).await {
                 Ok(room) => break room,
                 Err(ProviderError::Limited { retry_after: Some(wait), .. })
                     if context.deadline.remaining(&*self.clock).is_none_or(|left| wait < left) =>
@@ -123,16 +123,16 @@ impl HardenedEmbedding {
             Ok((found, told)) => {
                 self.meter.add(context.tenant.as_deref(), found.usage, self.live.target.config.price);
                 self.live.answered(found.usage);
-                room.used(found.usage.total());
+                room.used(found.usage.total()).await;
                 self.live.succeeded();
-                self.live.told(told);
+                self.live.told(told).await;
                 Ok(found)
             }
             Err(error) => {
                 self.live.failed(&error);
                 // What has been refused used nothing; what is not known counts.
                 if matches!(error, ProviderError::RateLimited { .. } | ProviderError::Overloaded { .. }) {
-                    room.unused();
+                    room.unused().await;
                 }
                 Err(error)
             }

@@ -266,7 +266,7 @@ impl HardenedChat {
             let reserved = match self.reserve(context, &live, request).await {
                 Ok(reserved) => reserved,
                 Err(error) => {
-                    room.unused();
+                    room.unused().await;
                     return Err(error);
                 }
             };
@@ -341,7 +341,7 @@ impl HardenedChat {
                     cooling = Some(cooling.map_or(left, |own| own.min(left)));
                     continue;
                 }
-                match live.reserve(tokens) {
+                match live.reserve(tokens).await {
                     Ok(room) => {
                         found = Some((*index, Arc::clone(live), room));
                         break;

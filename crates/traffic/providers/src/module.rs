@@ -105,7 +105,13 @@ impl Module for ProvidersModule {
                 // One target for all chats that call it: they share its limits.
                 let targets = models.1.iter().map(|(name, model)| {
                     let model = Arc::new(model.clone()) as Arc<dyn ChatModel>;
-                    (name.clone(), numbers.watch(Target::new(name.as_str(), model, limits(config, name))))
+                    (
+                        name.clone(),
+                        numbers.watch(
+                            Target::new(name.as_str(), model, limits(config, name))
+                                .buckets(Arc::clone(&buckets)),
+                        ),
+                    )
                 });
                 let targets = Named("targets", targets.collect());
                 let chat = |name: &String, chat: &crate::ChatConfig| {
@@ -131,7 +137,12 @@ impl Module for ProvidersModule {
                     let policy = policies.get(&own.retry)?.clone();
                     let gate =
                         Gate::new(Arc::clone(&buckets), Arc::clone(&operations), &config.embedding_operation);
-                    let made = harden_embedding(numbers.watch(target), policy, own.batch, clock.clone())?;
+                    let made = harden_embedding(
+                        numbers.watch(target.buckets(Arc::clone(&buckets))),
+                        policy,
+                        own.batch,
+                        clock.clone(),
+                    )?;
                     Ok((name.clone(), made.gate(gate)))
                 };
                 let all = config.embeddings.iter().map(|(name, own)| embedding(name, own));

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use runtime_kernel::{Classify, SharedClock, Ticks};
-use runtime_ratelimit::{LimitError, Rate, RateLimiter, Reservation};
+use runtime_ratelimit::{Buckets, Demand, LimitError, Rate, RateLimiter, Reserved};
 use serde::{Deserialize, Serialize};
 
 use crate::cost::{Cost, Price};
@@ -54,6 +54,7 @@ pub struct Target<M: ?Sized = dyn ChatModel> {
     pub(crate) model: Arc<M>,
     pub(crate) config: TargetConfig,
     observer: Option<Observer>,
+    buckets: Option<Arc<dyn Buckets>>,
     /// Made when it is first put behind a chat, with that chat's clock.
     state: Arc<OnceLock<Arc<State>>>,
 }
@@ -81,6 +82,7 @@ impl<M: ?Sized> Clone for Target<M> {
             model: Arc::clone(&self.model),
             config: self.config,
             observer: self.observer.clone(),
+            buckets: self.buckets.clone(),
             state: Arc::clone(&self.state),
         }
     }
@@ -98,7 +100,14 @@ impl<M: ?Sized> fmt::Debug for Target<M> {
 impl<M: ?Sized> Target<M> {
     /// A model by the name it has in errors, limits and answers.
     pub fn new(name: impl Into<Arc<str>>, model: Arc<M>, config: TargetConfig) -> Self {
-        Self { name: name.into(), model, config, observer: None, state: Arc::default() }
+        Self { name: name.into(), model, config, observer: None, buckets: None, state: Arc::default() }
+    }
+
+    /// Keeps its limits in these buckets, which other processes may share, instead of its own memory.
+    #[must_use]
+    pub fn buckets(mut self, buckets: Arc<dyn Buckets>) -> Self {
+        self.buckets = Some(buckets);
+        self
     }
 
     /// Calls `observer` after each attempt.
@@ -116,29 +125,31 @@ pub(crate) struct Live<M: ?Sized> {
 }
 
 struct State {
-    limiter: RateLimiter,
+    buckets: Arc<dyn Buckets>,
     ticks: Ticks,
-    requests: Option<Rate>,
-    tokens: Option<Rate>,
+    requests: Option<(String, Rate)>,
+    tokens: Option<(String, Rate)>,
     failures: AtomicU32,
     cool_until: AtomicU64,
 }
 
 /// The room a call was given; settled when it is known what it used.
 #[derive(Debug)]
-pub(crate) struct Room(Option<Reservation>);
+pub(crate) struct Room(Option<Reserved>);
 
 impl Room {
     /// The call was made, and used so many tokens.
-    pub(crate) fn used(self, tokens: u32) {
-        if let Some(reservation) = self.0 {
-            reservation.settle(tokens);
+    pub(crate) async fn used(self, tokens: u32) {
+        if let Some(reserved) = self.0
+            && let Err(error) = reserved.settle(tokens).await
+        {
+            tracing::warn!(error = %error, "what a call did not use could not be given back");
         }
     }
 
     /// Nothing was used.
-    pub(crate) fn unused(self) {
-        self.used(0);
+    pub(crate) async fn unused(self) {
+        self.used(0).await;
     }
 }
 
@@ -146,16 +157,19 @@ impl<M: ?Sized> Live<M> {
     pub(crate) fn new(target: Target<M>, clock: &SharedClock) -> Result<Self, ProviderError> {
         let rate = |key: &str, per_minute: u32| {
             let rate = (per_minute > 0).then(|| Rate::per_minute(per_minute)).transpose();
-            rate.map_err(|error| ProviderError::Config {
+            let rate = rate.map_err(|error| ProviderError::Config {
                 key: format!("{}.{key}", target.name),
                 message: error.to_string(),
-            })
+            })?;
+            Ok::<_, ProviderError>(rate.map(|rate| (format!("provider:{}:{key}", target.name), rate)))
         };
         let requests = rate("requests_per_minute", target.config.requests_per_minute)?;
         let tokens = rate("tokens_per_minute", target.config.tokens_per_minute)?;
         let made = || State {
             // Two keys; the rest is room.
-            limiter: RateLimiter::builder(16).clock(Arc::clone(clock)).build(),
+            buckets: target.buckets.clone().unwrap_or_else(|| {
+                Arc::new(RateLimiter::builder(16).clock(Arc::clone(clock)).build()) as Arc<dyn Buckets>
+            }),
             ticks: Ticks::of(Arc::clone(clock)),
             requests,
             tokens,
@@ -173,38 +187,42 @@ impl<M: ?Sized> Live<M> {
     }
 
     /// Room for a call of so many tokens: one request and the tokens, both or none.
-    pub(crate) fn reserve(&self, tokens: u32) -> Result<Room, ProviderError> {
-        let (name, limiter) = (&*self.target.name, &self.state.limiter);
+    pub(crate) async fn reserve(&self, tokens: u32) -> Result<Room, ProviderError> {
+        let state = &*self.state;
         let refused = |error: LimitError| ProviderError::Limited {
-            target: name.to_owned(),
+            target: self.target.name.to_string(),
             tokens,
             retry_after: error.retry_after(),
         };
-        let room = match self.state.tokens {
-            Some(rate) => Some(limiter.reserve("tokens", rate, tokens).map_err(refused)?),
-            None => None,
+        let room = match &state.tokens {
+            Some((key, rate)) => {
+                let demand = Demand::new(key, *rate).cost(tokens);
+                Room(Some(state.buckets.reserve(demand).await.map_err(refused)?))
+            }
+            None => Room(None),
         };
-        if let Some(rate) = self.state.requests
-            && let Err(error) = limiter.check("requests", rate)
+        if let Some((key, rate)) = &state.requests
+            && let Err(error) = state.buckets.take(&[Demand::new(key, *rate)]).await
         {
-            Room(room).unused();
-            return Err(refused(error));
+            room.unused().await;
+            return Err(refused(error.error));
         }
-        Ok(Room(room))
+        Ok(room)
     }
 
     /// The provider counts itself: where it has less left than we believe, it is right.
-    pub(crate) fn told(&self, told: Told) {
-        let limiter = &self.state.limiter;
-        let sync = |kind: &'static str, rate: Option<Rate>, left: Option<u32>| {
-            let (Some(rate), Some(left)) = (rate, left) else { return };
-            let believed = limiter.peek(kind, rate).remaining();
-            if believed > left {
-                limiter.take_up_to(kind, rate, believed - left);
+    pub(crate) async fn told(&self, told: Told) {
+        let state = &*self.state;
+        for (limit, left) in [(&state.requests, told.requests), (&state.tokens, told.tokens)] {
+            let (Some((key, rate)), Some(left)) = (limit, left) else { continue };
+            let demand = Demand::new(key, *rate);
+            let Ok(standing) = state.buckets.peek(demand).await else { continue };
+            let beyond = standing.remaining().saturating_sub(left);
+            if beyond > 0 {
+                // Refused, others have taken them meanwhile, which is as good.
+                let _ = state.buckets.take(&[demand.cost(beyond)]).await;
             }
-        };
-        sync("requests", self.state.requests, told.requests);
-        sync("tokens", self.state.tokens, told.tokens);
+        }
     }
 
     pub(crate) fn succeeded(&self) {

@@ -15,6 +15,7 @@ mod it {
     #[cfg(feature = "module")]
     mod module;
     mod script;
+    mod shared;
     mod sse;
     mod thousand;
 }
