@@ -62,6 +62,10 @@ impl Place {
     }
 
     /// The connection everybody shares.
+    #[cfg_attr(
+        not(feature = "sentinel"),
+        expect(clippy::unused_async, reason = "sentinels have to be asked")
+    )]
     pub(crate) async fn shared(&self) -> RedisResult<Connection> {
         match self {
             Self::Server { shared, .. } => Ok(Connection::Managed(shared.clone())),
@@ -95,6 +99,7 @@ impl Place {
     }
 
     /// What was shared did not answer: where it leads to may have changed.
+    #[cfg_attr(not(feature = "sentinel"), expect(clippy::unused_self, reason = "with sentinels it is used"))]
     pub(crate) fn forget(&self) {
         #[cfg(feature = "sentinel")]
         if let Self::Sentinel(sentinel) = self {

@@ -51,14 +51,20 @@ impl Module for LimitsModule {
         if config.enabled {
             app.layer(Phase::Protect, "requests under way", move |router, _| router.layer(layer));
         }
-        #[cfg(feature = "quota")]
-        quotas(app, &config)?;
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        runtime_migrate::MigrateApp::migrations(app, crate::quota::migrations::SET);
         #[cfg(feature = "spill")]
         {
             let policy = crate::spill::SpillPolicy::new(config.spill).map_err(|error| fault(&error))?;
             app.services().value(SPILL, Arc::new(policy));
         }
         Ok(())
+    }
+
+    #[cfg(feature = "quota")]
+    fn finish(&self, app: &mut App) -> Result<(), SetupError> {
+        let config: LimitsConfig = app.section()?;
+        quotas(app, &config)
     }
 }
 
@@ -94,11 +100,8 @@ fn metrics(app: &mut App, layer: &ConcurrencyLayer) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// In the app's database if it has one. Whether it has is known once every module has registered.
 #[cfg(feature = "quota")]
-#[cfg_attr(
-    any(feature = "sqlite", feature = "postgres"),
-    expect(clippy::unnecessary_wraps, reason = "without a database they are built here")
-)]
 fn quotas(app: &mut App, config: &LimitsConfig) -> Result<(), SetupError> {
     use crate::quota::{QuotaStore, Quotas};
 
@@ -109,15 +112,12 @@ fn quotas(app: &mut App, config: &LimitsConfig) -> Result<(), SetupError> {
             .map_err(runtime_kernel::Error::from)
     };
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    {
-        use runtime_migrate::MigrateApp;
-
-        app.migrations(crate::quota::migrations::SET);
+    if app.services().contains(runtime_db::DB) {
         app.services().singleton(QUOTAS, (runtime_db::DB,), move |(db,)| {
             std::future::ready(build(Arc::new(crate::quota::SqlQuotas::new((*db).clone()))))
         });
+        return Ok(());
     }
-    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
     app.services().value(QUOTAS, build(Arc::new(crate::quota::MemoryQuotas::new()))?);
     Ok(())
 }

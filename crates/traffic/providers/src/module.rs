@@ -10,8 +10,8 @@ use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::{Container, Token};
 use runtime_kernel::{Context, Error, SharedClock, Source};
-use runtime_limits::QUOTAS;
-use runtime_ratelimit::{BUCKETS, OPERATIONS};
+use runtime_limits::{QUOTAS, Quotas};
+use runtime_ratelimit::{BUCKETS, Buckets, OPERATIONS, Operations};
 use runtime_resilience::RETRY_POLICIES;
 use runtime_telemetry::{Counter, Family, Metrics, MetricsApp, MetricsError, keys};
 
@@ -65,7 +65,7 @@ impl Section for ProvidersConfig {
 }
 
 /// Reads the section `providers` and provides [`CHATS`] and [`EMBEDDINGS`]: behind the app's client, within the rates of
-/// its operations and the tenants' quotas. Every model that is used has an optional health check; attempts, tokens and
+/// its operations and, where a chat names one, the tenants' quota. Every model that is used has an optional health check; attempts, tokens and
 /// costs are counted. Without chats and embeddings it needs no other module.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProvidersModule;
@@ -96,37 +96,19 @@ impl Module for ProvidersModule {
             });
             std::future::ready(Ok::<_, Error>(Arc::new(Named("targets", models.collect()))))
         });
-        let own = (config.clone(), clock.clone(), numbers.clone());
-        app.services().singleton(
-            CHATS,
-            (MODELS, BUCKETS, OPERATIONS, QUOTAS),
-            move |(models, buckets, operations, quotas)| {
-                let (config, clock, numbers) = &own;
-                // One target for all chats that call it: they share its limits.
-                let targets = models.1.iter().map(|(name, model)| {
-                    let model = Arc::new(model.clone()) as Arc<dyn ChatModel>;
-                    (
-                        name.clone(),
-                        numbers.watch(
-                            Target::new(name.as_str(), model, limits(config, name))
-                                .buckets(Arc::clone(&buckets)),
-                        ),
-                    )
-                });
-                let targets = Named("targets", targets.collect());
-                let chat = |name: &String, chat: &crate::ChatConfig| {
-                    let own = chat.targets().into_iter().map(|target| targets.get(target).cloned());
-                    let own = own.collect::<Result<Vec<_>, _>>()?;
-                    let gate =
-                        Gate::new(Arc::clone(&buckets), Arc::clone(&operations), &config.chat_operation);
-                    let made = harden_ai(own, &chat.chains, chat.calls.clone(), clock.clone())?;
-                    Ok((name.clone(), made.quotas((*quotas).clone())?.gate(gate)?))
-                };
-                let chats = config.chats.iter().map(|(name, own)| chat(name, own));
-                let chats = chats.collect::<Result<_, ProviderError>>();
-                std::future::ready(chats.map(|chats| Arc::new(Named("chats", chats))).map_err(Error::from))
-            },
-        );
+        let chats =
+            Arc::new(Wanted { config: config.clone(), clock: clock.clone(), numbers: numbers.clone() });
+        let parts = (MODELS, BUCKETS, OPERATIONS);
+        if config.chats.values().any(|chat| chat.calls.quota.is_some()) {
+            let parts = (MODELS, BUCKETS, OPERATIONS, QUOTAS);
+            app.services().singleton(CHATS, parts, move |(models, buckets, operations, quotas)| {
+                std::future::ready(chats.build(&models, &buckets, &operations, Some(&quotas)))
+            });
+        } else {
+            app.services().singleton(CHATS, parts, move |(models, buckets, operations)| {
+                std::future::ready(chats.build(&models, &buckets, &operations, None))
+            });
+        }
         app.services().singleton(
             EMBEDDINGS,
             (MODELS, BUCKETS, OPERATIONS, RETRY_POLICIES),
@@ -151,6 +133,45 @@ impl Module for ProvidersModule {
             },
         );
         Ok(())
+    }
+}
+
+/// What the chats are made of, besides what is in the container.
+struct Wanted {
+    config: ProvidersConfig,
+    clock: SharedClock,
+    numbers: Numbers,
+}
+
+impl Wanted {
+    fn build(
+        &self,
+        models: &Named<OpenAi>,
+        buckets: &Arc<dyn Buckets>,
+        operations: &Arc<Operations>,
+        quotas: Option<&Quotas>,
+    ) -> Result<Arc<Named<HardenedChat>>, Error> {
+        // One target for all chats that call it: they share its limits.
+        let targets = models.1.iter().map(|(name, model)| {
+            let model = Arc::new(model.clone()) as Arc<dyn ChatModel>;
+            let target = Target::new(name.as_str(), model, limits(&self.config, name));
+            (name.clone(), self.numbers.watch(target.buckets(Arc::clone(buckets))))
+        });
+        let targets = Named("targets", targets.collect());
+        let mut chats = BTreeMap::new();
+        for (name, chat) in &self.config.chats {
+            let own = chat.targets().into_iter().map(|target| targets.get(target).cloned());
+            let own = own.collect::<Result<Vec<_>, _>>()?;
+            let gate = Gate::new(Arc::clone(buckets), Arc::clone(operations), &self.config.chat_operation);
+            let made = harden_ai(own, &chat.chains, chat.calls.clone(), Arc::clone(&self.clock))?;
+            let made = made.gate(gate)?;
+            let made = match quotas {
+                Some(quotas) => made.quotas(quotas.clone())?,
+                None => made,
+            };
+            chats.insert(name.clone(), made);
+        }
+        Ok(Arc::new(Named("chats", chats)))
     }
 }
 

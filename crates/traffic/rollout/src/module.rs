@@ -75,6 +75,12 @@ impl Module for RolloutModule {
     }
 
     fn register(&self, app: &mut App) -> Result<(), SetupError> {
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        runtime_migrate::MigrateApp::migrations(app, crate::migrations::SET);
+        app.section::<RolloutConfig>().map(drop)
+    }
+
+    fn finish(&self, app: &mut App) -> Result<(), SetupError> {
         let config: RolloutConfig = app.section()?;
         let fault = |error: &dyn std::fmt::Display| SetupError::Module {
             module: "rollout",
@@ -136,33 +142,23 @@ fn log(change: &Change) {
     }
 }
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-#[expect(clippy::unnecessary_wraps, reason = "without a database they are built here")]
+/// In the app's database if it has one. Whether it has is known once every module has registered.
 fn provide(
     app: &mut App,
     config: RolloutConfig,
     clock: &SharedClock,
     observe: impl Fn(&Change) + Send + Sync + Clone + 'static,
 ) -> Result<(), SetupError> {
-    use runtime_migrate::MigrateApp;
-
-    app.migrations(crate::migrations::SET);
-    let clock = Arc::clone(clock);
-    app.services().singleton(ROLLOUTS, (runtime_db::DB,), move |(db,)| {
-        let store: Arc<dyn RolloutStore> = Arc::new(crate::SqlRollouts::new((*db).clone()));
-        let made = Rollouts::new(store, config.routes.clone(), Arc::clone(&clock), observe.clone());
-        std::future::ready(made.map(Arc::new).map_err(Error::from))
-    });
-    Ok(())
-}
-
-#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-fn provide(
-    app: &mut App,
-    config: RolloutConfig,
-    clock: &SharedClock,
-    observe: impl Fn(&Change) + Send + Sync + 'static,
-) -> Result<(), SetupError> {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    if app.services().contains(runtime_db::DB) {
+        let clock = Arc::clone(clock);
+        app.services().singleton(ROLLOUTS, (runtime_db::DB,), move |(db,)| {
+            let store: Arc<dyn RolloutStore> = Arc::new(crate::SqlRollouts::new((*db).clone()));
+            let made = Rollouts::new(store, config.routes.clone(), Arc::clone(&clock), observe.clone());
+            std::future::ready(made.map(Arc::new).map_err(Error::from))
+        });
+        return Ok(());
+    }
     let store: Arc<dyn RolloutStore> = Arc::new(crate::MemoryRollouts::new());
     let made = Rollouts::new(store, config.routes, Arc::clone(clock), observe).map_err(Error::from)?;
     app.services().value(ROLLOUTS, Arc::new(made));
