@@ -260,7 +260,6 @@ impl Permit {
         self.learn(true);
     }
 
-    #[inline]
     pub(crate) fn learn(&self, dropped: bool) {
         let inner = &self.inner;
         let now = inner.ticks.now();
@@ -279,7 +278,6 @@ impl Drop for Permit {
 }
 
 impl Inner {
-    #[inline]
     fn enter(self: &Arc<Self>, criticality: Criticality) -> Option<Permit> {
         let limit = criticality.share(self.limit.load(Ordering::Relaxed));
         let one_more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
