@@ -46,6 +46,10 @@ impl Service for Alerts {
                 next = changes.changed() => if next.is_err() { return Ok(()) },
             }
             let now = *changes.borrow_and_update();
+            // That it stops was wanted.
+            if health.is_leaving() {
+                return Ok(());
+            }
             // What came and went while the last message was under way is not worth one.
             if now == std::mem::replace(&mut told, now) {
                 continue;

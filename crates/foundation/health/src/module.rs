@@ -12,7 +12,7 @@ use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::{Container, Token};
 use runtime_kernel::lifecycle::Stage;
 
-use crate::{Check, CheckConfig, HealthConfig, HealthRegistry, Outcome};
+use crate::{AlertConfig, Check, CheckConfig, HealthConfig, HealthRegistry, Outcome};
 
 /// The app's health.
 pub const HEALTH: Token<HealthRegistry> = Token::new("health");
@@ -28,6 +28,11 @@ impl Section for HealthConfig {
             Self { timeout: Duration::ZERO, .. } => zero("timeout"),
             Self { failure_threshold: 0, .. } => zero("failure_threshold"),
             Self { success_threshold: 0, .. } => zero("success_threshold"),
+            Self { alerts: AlertConfig { slack_webhook: Some(url) }, .. }
+                if !url.starts_with("https://") && !url.starts_with("http://") =>
+            {
+                Err(Invalid::new("alerts.slack_webhook", "must be an http or https URL"))
+            }
             Self { checks, .. } => {
                 let zero = |check: &CheckConfig| {
                     let times = [("interval", check.interval), ("timeout", check.timeout)];

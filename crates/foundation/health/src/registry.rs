@@ -225,6 +225,11 @@ impl HealthRegistry {
         self.tell();
     }
 
+    /// Whether the process is going away: [`set_unready`](Self::set_unready) was called.
+    pub fn is_leaving(&self) -> bool {
+        self.lock().is_some()
+    }
+
     fn tell(&self) {
         let now = self.readiness().status;
         self.0.told.send_if_modified(|told| std::mem::replace(told, now) != now);

@@ -243,14 +243,11 @@ where
             let next = match this.stage.as_mut().project() {
                 At::Passed { future, permits } => {
                     let answer = ready!(future.poll(cx));
-                    let mut permits = std::mem::take(permits);
-                    return Poll::Ready(match answer {
-                        Ok(response) => {
-                            judge(response.status(), &mut permits);
-                            Ok(held(response, permits))
-                        }
-                        Err(error) => Err(error),
-                    });
+                    // An error teaches nothing: its places go back as they are.
+                    return Poll::Ready(answer.map(|response| {
+                        judge(response.status(), permits);
+                        held(response, std::mem::take(permits))
+                    }));
                 }
                 At::Waiting { places, next } => match (ready!(places.as_mut().poll(cx)), next.take()) {
                     (Ok(permits), Some(next)) => {

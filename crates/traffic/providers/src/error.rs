@@ -54,11 +54,11 @@ pub enum ProviderError {
         message: String,
     },
     /// The provider failed (500, 502, 504), or answered something that is no answer.
-    #[error("{target} failed: {why}")]
+    #[error("{target} failed")]
     Failed {
         /// Which target.
         target: String,
-        /// How.
+        /// How; for operators, since it may name addresses.
         why: String,
     },
     /// The attempt took longer than it may.
@@ -159,12 +159,13 @@ impl ProviderError {
 impl Classify for ProviderError {
     fn kind(&self) -> ErrorKind {
         match self {
+            // Waiting does not help what is larger than the limit itself.
+            Self::ContextWindow { .. } | Self::Limited { retry_after: None, .. } => ErrorKind::TooLarge,
             Self::RateLimited { .. } | Self::Limited { .. } | Self::BudgetSpent(_) => ErrorKind::RateLimited,
             Self::Overloaded { .. }
             | Self::Failed { .. }
             | Self::BrokeOff { .. }
             | Self::AllCooling { .. } => ErrorKind::Unavailable,
-            Self::ContextWindow { .. } => ErrorKind::TooLarge,
             Self::ContentPolicy { .. } => ErrorKind::Forbidden,
             Self::Unauthorized { .. } => ErrorKind::Internal,
             Self::Invalid { .. } | Self::Config { .. } => ErrorKind::Invalid,

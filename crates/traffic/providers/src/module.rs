@@ -9,7 +9,7 @@ use runtime_health::{Check, HealthApp, Outcome};
 use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::{Container, Token};
-use runtime_kernel::{Context, Error, SharedClock, Source};
+use runtime_kernel::{Classify, Context, Error, SharedClock, Source};
 use runtime_limits::{QUOTAS, Quotas};
 use runtime_ratelimit::{BUCKETS, Buckets, OPERATIONS, Operations};
 use runtime_resilience::RETRY_POLICIES;
@@ -109,6 +109,11 @@ impl Module for ProvidersModule {
                 std::future::ready(chats.build(&models, &buckets, &operations, None))
             });
         }
+        // Built before the first request, so that what is wrong with them stops the start.
+        app.on_start("providers", |container| async move {
+            container.get(CHATS).await?;
+            container.get(EMBEDDINGS).await.map(drop)
+        });
         app.services().singleton(
             EMBEDDINGS,
             (MODELS, BUCKETS, OPERATIONS, RETRY_POLICIES),
@@ -207,21 +212,28 @@ async fn ask(services: &Container, target: &str, kind: CheckKind, clock: &Shared
     let models = services.get(MODELS).await?;
     let model = models.get(target)?;
     let context = Context::new(Source::Internal, &**clock);
-    match kind {
-        CheckKind::Ping => model.ping(&context, target).await?,
+    let answer = match kind {
+        CheckKind::Ping => model.ping(&context, target).await,
         CheckKind::Generate => {
             let request = ChatRequest::new([Message::user("health_check")], 1);
-            model.complete(&context, target, &request).await?;
+            model.complete(&context, target, &request).await.map(drop)
         }
-        CheckKind::Embed => {
-            let (found, _) = model.embed(&context, target, &["health_check".to_owned()]).await?;
-            if found.vectors.first().is_none_or(Vec::is_empty) {
+        CheckKind::Embed => match model.embed(&context, target, &["health_check".to_owned()]).await {
+            Ok((found, _)) if found.vectors.first().is_none_or(Vec::is_empty) => {
                 let why = "its answer has no vector".to_owned();
-                return Err(ProviderError::Failed { target: target.to_owned(), why }.into());
+                Err(ProviderError::Failed { target: target.to_owned(), why })
             }
+            answer => answer.map(drop),
+        },
+    };
+    answer.map_err(|error| match &error {
+        // Operators may know why.
+        ProviderError::Failed { why, .. } => {
+            let message = format!("{error}: {why}");
+            Error::new(error.kind(), error.code().to_owned(), message)
         }
-    }
-    Ok(())
+        _ => error.into(),
+    })
 }
 
 /// What is counted of every attempt.

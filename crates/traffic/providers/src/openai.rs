@@ -165,12 +165,22 @@ impl OpenAi {
         let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = asked.and_then(|value| parse_retry_after(value, self.clock.utc()));
         let status = answer.status();
-        let text = answer.text().await.unwrap_or_default();
+        let mut text = answer.text().await.unwrap_or_default();
+        // Some providers quote what they do not like.
+        if let Some(key) = self.config.key.as_deref().filter(|key| !key.is_empty()) {
+            text = text.replace(key, "***");
+        }
         Err(refusal(target, status, retry_after, &text))
     }
 
     fn chat(&self, request: &ChatRequest, stream: bool) -> Result<Value, ProviderError> {
         let wrong = |message: String| ProviderError::Config { key: "request".to_owned(), message };
+        // These would have it use, and cost, more than is reserved for it.
+        if let Some(key) =
+            ["n", "best_of", "max_completion_tokens"].iter().find(|key| request.more.contains_key(**key))
+        {
+            return Err(wrong(format!("must not have `{key}`: `max_tokens` bounds one answer")));
+        }
         let mut body = serde_json::to_value(request).map_err(|error| wrong(error.to_string()))?;
         let fields = body.as_object_mut().ok_or_else(|| wrong("must be an object".to_owned()))?;
         fields.insert("model".to_owned(), self.config.model.clone().into());

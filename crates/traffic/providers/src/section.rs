@@ -149,6 +149,15 @@ impl ProvidersConfig {
             if chat.chains.order.is_empty() {
                 return wrong(format!("chats.{name}.chains.order"), "must name a target");
             }
+            let calls = &chat.calls;
+            if calls.max_attempts == 0 {
+                return wrong(format!("chats.{name}.calls.max_attempts"), "must be more than 0");
+            }
+            for (key, time) in [("timeout", calls.timeout), ("attempt_timeout", calls.attempt_timeout)] {
+                if time.is_zero() {
+                    return wrong(format!("chats.{name}.calls.{key}"), "must be more than 0");
+                }
+            }
             for target in chat.targets() {
                 known(format!("chats.{name}.chains"), target)?;
             }

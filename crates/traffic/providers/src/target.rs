@@ -243,6 +243,8 @@ impl<M: ?Sized> Live<M> {
 
     pub(crate) fn failed(&self, error: &ProviderError) {
         self.tell(error.code(), Usage::default());
+        let why = if let ProviderError::Failed { why, .. } = error { why.as_str() } else { "" };
+        tracing::warn!(target_name = %self.target.name, error = %error, why, "an attempt at a provider failed");
         let config = &self.target.config;
         let Some((time, at_once)) = error.cools(config.cooldown) else { return };
         let failures = self.state.failures.fetch_add(1, Ordering::Relaxed) + 1;

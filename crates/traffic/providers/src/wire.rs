@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 pub enum Role {
     /// What the model shall be.
     System,
+    /// The same, as newer models call it.
+    Developer,
     /// Who asks.
     User,
     /// The model.
@@ -23,11 +25,16 @@ pub enum Role {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said.
+    /// What is said. Read from null as nothing, as beside `tool_calls`.
+    #[serde(default, deserialize_with = "or_nothing")]
     pub content: String,
     /// Whatever else the wire format has: `name`, `tool_calls`, `tool_call_id`, …
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+fn or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Message {

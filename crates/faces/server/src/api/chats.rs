@@ -11,7 +11,7 @@ use runtime_http::axum::response::{IntoResponse, Response};
 use runtime_http::{Ctx, HttpApp, Json, Result, Route};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
-use runtime_kernel::{Classify, Context, Error, ErrorKind};
+use runtime_kernel::{Classify, Clock, Context, Error, ErrorKind, SystemClock};
 use runtime_providers::{
     CHATS, ChatRequest, Delta, EMBEDDINGS, Finish, HardenedChat, Message, ProviderError, Usage,
 };
@@ -50,10 +50,10 @@ struct Question {
     /// The chat so far: `role`, `content`, and whatever else a message has.
     messages: Vec<Map<String, Value>>,
     /// How many tokens the answer may have at most.
+    #[serde(alias = "max_completion_tokens")]
     max_tokens: u32,
     /// Whether the answer comes bit by bit.
-    #[serde(default)]
-    stream: bool,
+    stream: Option<bool>,
     /// How free the answer is: 0 to 2.
     temperature: Option<f64>,
     #[serde(flatten)]
@@ -67,6 +67,8 @@ struct Completion {
     id: String,
     /// `chat.completion`.
     object: &'static str,
+    /// When, in seconds since 1970.
+    created: i64,
     /// The model that answered.
     model: String,
     /// The target that answered.
@@ -105,6 +107,9 @@ struct Texts {
     model: String,
     /// One text, or several.
     input: OneOrMany,
+    /// Numbers in any case: clients that ask for `base64` read them as well.
+    #[serde(rename = "encoding_format")]
+    _encoding: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -143,7 +148,7 @@ async fn complete(
     request.more.remove("stream_options");
     let chats = container.get(CHATS).await?;
     let chat = chats.get(&question.model)?;
-    if question.stream {
+    if question.stream == Some(true) {
         return Ok(streamed(chat, &context, &request).await?);
     }
     let answer = chat.complete(&context, &request).await?;
@@ -151,6 +156,7 @@ async fn complete(
     Ok(Json(Completion {
         id: context.request_id.to_string(),
         object: "chat.completion",
+        created: SystemClock.utc().as_second(),
         model: answer.model,
         target: answer.target,
         choices: [json!({ "index": 0, "message": answer.message, "finish_reason": finish })],
@@ -195,13 +201,14 @@ fn piece(id: &str, delta: Delta) -> Value {
     let finish = finish.as_ref().map(Finish::as_str);
     let choice = json!({ "index": 0, "delta": more, "finish_reason": finish });
     let usage = usage.map(Used::from);
-    json!({ "id": id, "object": "chat.completion.chunk", "choices": [choice], "usage": usage })
+    let created = SystemClock.utc().as_second();
+    json!({ "id": id, "object": "chat.completion.chunk", "created": created, "choices": [choice], "usage": usage })
 }
 
 async fn embed(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Json(Texts { model, input }): Json<Texts>,
+    Json(Texts { model, input, .. }): Json<Texts>,
 ) -> Result<Json<Vectors>> {
     let texts = match input {
         OneOrMany::One(text) => vec![text],

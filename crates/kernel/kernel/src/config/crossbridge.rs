@@ -69,6 +69,18 @@ pub(super) fn translate(mut tree: Node, env: &[(String, String)]) -> (Node, Vec<
             _ => reader.wrong(part, "must be a table", &node.source),
         }
     }
+    // What is nearly one of the parts is not another block of CrossBridge's.
+    for (key, node) in tree.get(&segments(SECTION)).and_then(Node::as_table).into_iter().flatten() {
+        let hint = hint(key, PARTS);
+        if !hint.is_empty() {
+            let problem = Problem::new(
+                ProblemKind::UnknownKey,
+                format!("{SECTION}.{key}"),
+                format!("no key `{key}`{hint}"),
+            );
+            reader.problems.push(problem.at(Some(node.source.clone())));
+        }
+    }
     if tree.get(&segments(SECTION)).and_then(Node::as_table).is_some_and(Table::is_empty) {
         tree.remove(&segments(SECTION));
     }

@@ -221,20 +221,31 @@ impl Loaded {
         add_vars(Layer::Env, &mut strays);
         add_trees(&self.code, &mut strays);
         add_vars(Layer::Super, &mut strays);
+        if self.foreign {
+            // Another program's sections are tolerated, but not what is nearly one of ours.
+            for stray in &mut strays {
+                stray.tolerated &= stray.hint(sections).is_empty();
+            }
+        }
         strays
     }
 }
 
 impl Stray {
-    /// The refusal, with the section that was probably meant.
-    pub(super) fn problem(&self, sections: &[&Declared]) -> Problem {
-        let path = dotted(&self.path);
-        let word = self.path.first().map_or("", String::as_str);
+    /// The section that was probably meant.
+    fn hint(&self, sections: &[&Declared]) -> String {
         let roots = sections.iter().flat_map(|section| match section.only {
             Some(only) => only.to_vec(),
             None => section.path.first().map(String::as_str).into_iter().collect(),
         });
-        let hint = hint(word, roots);
+        hint(self.path.first().map_or("", String::as_str), roots)
+    }
+
+    /// The refusal, with the section that was probably meant.
+    pub(super) fn problem(&self, sections: &[&Declared]) -> Problem {
+        let path = dotted(&self.path);
+        let word = self.path.first().map_or("", String::as_str);
+        let hint = self.hint(sections);
         Problem::new(ProblemKind::UnknownKey, path, format!("no section `{word}`{hint}"))
             .at(Some(self.node.source.clone()))
     }

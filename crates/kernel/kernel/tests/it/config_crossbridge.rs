@@ -164,6 +164,14 @@ fn what_a_section_leaves_out_has_crossbridges_defaults() {
 fn our_own_words_in_the_same_file_win_and_other_files_are_not_touched() {
     let config = load("runtime: {retry: {network_timeout: 5}}\nclient: {timeout: 9s}").unwrap();
     assert_eq!(config.get::<String>("client.timeout").unwrap().as_deref(), Some("9s"));
+    // What is nearly a section of ours is no section of CrossBridge's.
+    let config = load("runtime: {retry: {network_timeout: 5}}\nhtpp: {port: 1}\njira: {}").unwrap();
+    let config = config.check_unknown();
+    assert!(config.is_ok(), "no section is declared here: {config:?}");
+    let fixture = file("crossbridge.yml", "runtime: {retry: {enabled: true}}\nhtpp: {port: 1}\njira: {}");
+    let config = Config::builder().file(&fixture.path).section::<super::config_support::Http>().build();
+    let error = config.and_then(|config| config.check_unknown()).unwrap_err().to_string();
+    assert!(error.contains("did you mean `http`?") && !error.contains("jira"), "{error}");
     for text in ["runtime: {sidecar: {}}", "runtime: 5", "retry: {network_timeout: 5}"] {
         let config = load(text).unwrap();
         assert_eq!(config.get::<Json>("client.timeout").unwrap(), None, "{text}");
@@ -189,6 +197,10 @@ fn what_its_loader_took_in_silence_is_told_with_its_place() {
         ),
         ("runtime: {health_checks: {degraded_mode: {alerts: {email: a@b}}}}", "no mail is sent"),
         ("runtime: {health_checks: {degraded_mode: {pause: true}}}", "no key `pause`"),
+        (
+            "runtime: {rate_limitting: {enabled: false}, retry: {enabled: true}}",
+            "did you mean `rate_limiting`?",
+        ),
     ] {
         let error = load(text).unwrap_err().to_string();
         assert!(error.contains(told) && error.contains("crossbridge.yml:1"), "{text}: {error}");

@@ -6,7 +6,7 @@ use runtime_client::ClientModule;
 use runtime_health::{HEALTH, HealthModule, Status};
 use runtime_kernel::app::App;
 use runtime_kernel::config::Config;
-use runtime_kernel::{Context, Mode, Principal, Source, SystemClock};
+use runtime_kernel::{Context, Error, ErrorKind, Mode, Principal, Source, SystemClock};
 use runtime_limits::LimitsModule;
 use runtime_providers::{
     CHATS, ChatRequest, EMBEDDINGS, Message, ProviderError, ProvidersConfig, ProvidersModule,
@@ -154,6 +154,16 @@ fn a_section_that_makes_no_sense_names_its_key_and_keys_stay_hidden() {
         ("providers.targets.a", json!({ "model": "m" }), "providers.targets.a.url"),
         ("providers.targets.a", json!({ "url": "http://x" }), "providers.targets.a.model"),
         ("providers.chats.a", json!({}), "providers.chats.a.chains.order"),
+        (
+            "providers.chats.a",
+            json!({ "chains": { "order": ["b"] }, "calls": { "max_attempts": 0 } }),
+            "providers.chats.a.calls.max_attempts",
+        ),
+        (
+            "providers.chats.a",
+            json!({ "chains": { "order": ["b"] }, "calls": { "timeout": "0s" } }),
+            "providers.chats.a.calls.timeout",
+        ),
         ("providers.chats.a", json!({ "chains": { "order": ["b"] } }), "names no target: `b`"),
         ("providers.embeddings.a", json!({ "target": "b" }), "providers.embeddings.a.target"),
         ("providers.embedding_check", json!("generate"), "providers.embedding_check"),
@@ -168,4 +178,46 @@ fn a_section_that_makes_no_sense_names_its_key_and_keys_stay_hidden() {
     let config = config.build().unwrap();
     let section = config.section::<ProvidersConfig>().unwrap();
     assert!(!format!("{section:?} {}", config.explain()).contains("sk-secret"));
+}
+
+#[tokio::test]
+async fn a_policy_that_there_is_not_stops_the_start_and_not_the_first_caller() {
+    let (_provider, url) = Provider::start(|_, _| Act::Answer(1)).await;
+    let app = app(&url, &[("providers.embeddings.search.retry", json!("fast"))]).build().unwrap();
+    let report = app.run().await;
+    assert!(format!("{:?}", report.reason).contains("no retry policy `fast`"), "{:?}", report.reason);
+}
+
+#[tokio::test]
+async fn callers_see_neither_our_key_nor_our_addresses_and_cannot_ask_for_more_than_is_reserved() {
+    let quoting = |headers: axum::http::HeaderMap| async move {
+        let key = headers["authorization"].to_str().unwrap().to_owned();
+        let body = json!({ "error": { "message": format!("what is {key}?") } });
+        (axum::http::StatusCode::BAD_REQUEST, axum::Json(body))
+    };
+    let router = axum::Router::new().fallback(quoting);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let app = app(&format!("http://{address}/v1"), &[]).build().unwrap();
+    let chats = app.container().get(CHATS).await.unwrap();
+    let ask = async |request: &ChatRequest| {
+        let context = Context::new(Source::Internal, &SystemClock);
+        chats.get("spare").unwrap().complete(&context, request).await.unwrap_err()
+    };
+    let error = ask(&chat(10)).await.to_string();
+    assert!(error.contains("***") && !error.contains("sk-secret"), "{error}");
+    for key in ["n", "best_of", "max_completion_tokens"] {
+        let mut request = chat(10);
+        request.more.insert(key.to_owned(), json!(3));
+        let error = ask(&request).await;
+        assert!(matches!(error, ProviderError::Config { .. }) && error.to_string().contains(key), "{error}");
+    }
+    let error = Error::from(ask(&chat(5_000)).await);
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "waiting does not help: {error}");
+    serving.abort();
+    let _ = serving.await;
+    let error = ask(&chat(10)).await;
+    assert!(matches!(error, ProviderError::Failed { .. }), "{error:?}");
+    assert!(!error.to_string().contains("127.0.0.1"), "{error}");
 }
