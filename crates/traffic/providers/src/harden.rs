@@ -311,7 +311,6 @@ impl HardenedChat {
                 _ if error.moves_on() => {}
                 _ => return Err(error),
             }
-            tracing::debug!(target_name = %live.target.name, error = %error, "a target failed");
             last = Some(error);
         }
         Err(last.unwrap_or(ProviderError::Deadline))

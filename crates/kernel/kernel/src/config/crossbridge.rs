@@ -71,14 +71,8 @@ pub(super) fn translate(mut tree: Node, env: &[(String, String)]) -> (Node, Vec<
     }
     // What is nearly one of the parts is not another block of CrossBridge's.
     for (key, node) in tree.get(&segments(SECTION)).and_then(Node::as_table).into_iter().flatten() {
-        let hint = hint(key, PARTS);
-        if !hint.is_empty() {
-            let problem = Problem::new(
-                ProblemKind::UnknownKey,
-                format!("{SECTION}.{key}"),
-                format!("no key `{key}`{hint}"),
-            );
-            reader.problems.push(problem.at(Some(node.source.clone())));
+        if !hint(key, PARTS).is_empty() {
+            reader.unknown("", key, &node.source, PARTS);
         }
     }
     if tree.get(&segments(SECTION)).and_then(Node::as_table).is_some_and(Table::is_empty) {
@@ -108,7 +102,8 @@ impl Reader {
         known: impl IntoIterator<Item = &'a str>,
     ) {
         let message = format!("no key `{key}`{}", hint(key, known));
-        let problem = Problem::new(ProblemKind::UnknownKey, format!("{SECTION}.{path}.{key}"), message);
+        let at: Vec<_> = [SECTION, path, key].into_iter().filter(|part| !part.is_empty()).collect();
+        let problem = Problem::new(ProblemKind::UnknownKey, at.join("."), message);
         self.problems.push(problem.at(Some(source.clone())));
     }
 
@@ -124,8 +119,8 @@ impl Reader {
         for (key, node) in table {
             match keys.iter().find(|(known, ..)| known == key) {
                 Some((_, ours, kind)) => {
-                    let path: Vec<_> = to.iter().chain([ours]).map(|key| (*key).to_owned()).collect();
-                    self.out.insert(&path, convert(*kind, node));
+                    let path: Vec<_> = to.iter().copied().chain([*ours]).collect();
+                    self.out.insert(&owned(&path), convert(*kind, node));
                 }
                 None if also.contains(&key.as_str()) => {}
                 None => {
@@ -137,44 +132,22 @@ impl Reader {
     }
 
     fn rate_limiting(&mut self, table: &Table, source: &Source) {
-        let assumed = |capacity: u32| json!({ "capacity": capacity, "window": "1m" });
-        let mut rates: Vec<(String, u32)> =
-            OPERATIONS.iter().map(|(name, capacity)| ((*name).to_owned(), *capacity)).collect();
-        let capacity = |rates: &[(String, u32)], name: &str| {
-            rates.iter().find(|(known, _)| known == name).map_or(OTHERWISE, |(_, capacity)| *capacity)
-        };
-        let defaults = table.get("defaults").and_then(Node::as_table);
-        for (name, _) in defaults.into_iter().flatten() {
-            if !rates.iter().any(|(known, _)| known == name) {
-                rates.push((name.clone(), OTHERWISE));
-            }
-        }
-        for (name, capacity) in &rates {
-            let path = ["ratelimit".to_owned(), "operations".to_owned(), name.clone()];
-            self.out.insert(&path, Node::from_json(assumed(*capacity), source));
+        for (name, _) in OPERATIONS {
+            self.out.insert(&owned(&["ratelimit", "operations", name]), assumed(name, source));
         }
         for (key, node) in table {
             match (key.as_str(), node.as_table()) {
                 ("enabled", _) => self.put("ratelimit.enabled", As::Same, node),
                 ("cleanup_threshold", _) => self.put("ratelimit.max_keys", As::Same, node),
                 ("defaults", Some(operations)) => {
-                    for (name, node) in operations {
-                        let from = format!("rate_limiting.defaults.{name}");
-                        self.table(&from, node, &["ratelimit", "operations", name], RATE, &[]);
-                    }
+                    self.rates("rate_limiting.defaults", operations, &["ratelimit", "operations"]);
                 }
                 ("overrides", Some(subjects)) => {
                     for (subject, operations) in subjects {
                         let from = format!("rate_limiting.overrides.{subject}");
-                        let Some(table) = operations.as_table() else {
-                            self.wrong(&from, "must be a table of operations", &operations.source);
-                            continue;
-                        };
-                        for (name, node) in table {
-                            let path = ["ratelimit", "overrides", subject.as_str(), name.as_str()];
-                            let base = Node::from_json(assumed(capacity(&rates, name)), &node.source);
-                            self.out.insert(&path.map(str::to_owned), base);
-                            self.table(&format!("{from}.{name}"), node, &path, RATE, &[]);
+                        match operations.as_table() {
+                            Some(table) => self.rates(&from, table, &["ratelimit", "overrides", subject]),
+                            None => self.wrong(&from, "must be a table of operations", &operations.source),
                         }
                     }
                 }
@@ -187,6 +160,15 @@ impl Reader {
                     self.unknown("rate_limiting", key, &node.source, known);
                 }
             }
+        }
+    }
+
+    /// The rates of operations; what one leaves out is what CrossBridge assumes.
+    fn rates(&mut self, from: &str, operations: &Table, to: &[&str]) {
+        for (name, node) in operations {
+            let path: Vec<_> = to.iter().copied().chain([name.as_str()]).collect();
+            self.out.insert(&owned(&path), assumed(name, &node.source));
+            self.table(&format!("{from}.{name}"), node, &path, RATE, &[]);
         }
     }
 
@@ -291,6 +273,17 @@ impl Reader {
             }
         }
     }
+}
+
+fn owned(path: &[&str]) -> Vec<String> {
+    path.iter().map(|key| (*key).to_owned()).collect()
+}
+
+/// What CrossBridge allows an operation it is not told about.
+fn assumed(operation: &str, source: &Source) -> Node {
+    let known = OPERATIONS.iter().find(|(name, _)| *name == operation);
+    let capacity = known.map_or(OTHERWISE, |(_, capacity)| *capacity);
+    Node::from_json(json!({ "capacity": capacity, "window": "1m" }), source)
 }
 
 /// Puts variables in. A variable that is not set and has no word for that is left as it is, which its reader refuses.
