@@ -38,7 +38,8 @@ pub struct JobContext {
 }
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
-type HandlerFn = dyn Fn(JobContext, Value) -> HandlerFuture + Send + Sync;
+/// A handler of a payload as it is stored: JSON.
+type HandlerFn = dyn Fn(JobContext, String) -> HandlerFuture + Send + Sync;
 
 /// One kind's handler.
 #[derive(Clone)]
@@ -71,31 +72,32 @@ impl Handlers {
         F: Fn(JobContext, K) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Error>> + Send + 'static,
     {
-        self.handle_value(K::KIND, move |context, payload| {
-            let work = serde_json::from_value::<K>(payload).map(|payload| handler(context, payload));
-            async move {
-                let unreadable = |error: serde_json::Error| {
-                    Error::new(
-                        ErrorKind::Invalid,
-                        "jobs.payload_unreadable",
-                        format!("the payload does not parse: {error}"),
-                    )
-                };
-                let result = work.map_err(unreadable)?.await?;
-                serde_json::to_value(result).map_err(Error::internal)
-            }
+        self.add(K::KIND.to_owned(), move |context, payload| {
+            let work = parse::<K>(&payload).map(|payload| handler(context, payload));
+            async move { serde_json::to_value(work?.await?).map_err(Error::internal) }
         })
     }
 
     /// Handles a kind whose payload and result are plain JSON.
     #[must_use]
-    pub fn handle_value<F, Fut>(mut self, kind: impl Into<String>, handler: F) -> Self
+    pub fn handle_value<F, Fut>(self, kind: impl Into<String>, handler: F) -> Self
     where
         F: Fn(JobContext, Value) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, Error>> + Send + 'static,
     {
+        self.add(kind.into(), move |context, payload| {
+            let work = parse::<Value>(&payload).map(|payload| handler(context, payload));
+            async move { work?.await }
+        })
+    }
+
+    fn add<F, Fut>(mut self, kind: String, handler: F) -> Self
+    where
+        F: Fn(JobContext, String) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
         let run: Arc<HandlerFn> = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
-        self.by_kind.insert(kind.into(), Handler { run, policy: None });
+        self.by_kind.insert(kind, Handler { run, policy: None });
         self
     }
 
@@ -124,6 +126,13 @@ impl Handlers {
     pub fn merge(&mut self, other: Self) {
         self.by_kind.extend(other.by_kind);
     }
+}
+
+fn parse<T: DeserializeOwned>(payload: &str) -> Result<T, Error> {
+    serde_json::from_str(payload).map_err(|error| {
+        let message = format!("the payload does not parse: {error}");
+        Error::new(ErrorKind::Invalid, "jobs.payload_unreadable", message)
+    })
 }
 
 impl fmt::Debug for Handlers {

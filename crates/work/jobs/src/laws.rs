@@ -1,5 +1,6 @@
 //! The laws every store keeps, stated once and run on each.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use runtime_kernel::{Carried, Clock, Context, Name, Source, SystemClock, TenantC
 use serde_json::json;
 
 use crate::job::{AttemptOutcome, Failure, Job, JobId, JobState, NewJob};
-use crate::store::{ClaimRequest, Claimed, Filter, Insert, JobStore, Receipt, Report, Retention, Verdict};
+use crate::store::{
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Origin, Probe, Receipt, Report, Retention, Verdict,
+};
 
 /// A store under test, and a way to let its time pass.
 #[async_trait]
@@ -31,8 +34,12 @@ fn carried(tenant: Option<&str>) -> Carried {
     context.with_tenant(TenantContext::tenant(realm, tenant)).carry(&SystemClock)
 }
 
+fn origin(tenant: Option<&str>) -> Origin {
+    Origin::of(&carried(tenant)).expect("a context is JSON")
+}
+
 fn insert(job: NewJob) -> Insert {
-    Insert { id: JobId::new(&SystemClock), job, context: carried(None) }
+    Insert { id: JobId::new(&SystemClock), job, origin: origin(None) }
 }
 
 fn job(kind: &str) -> NewJob {
@@ -82,7 +89,9 @@ pub async fn all<H: Harness>(make: impl AsyncFn() -> H) {
     a_lost_job_uses_up_its_attempts(&make().await).await;
     a_retry_waits_and_a_release_costs_no_attempt(&make().await).await;
     a_unique_key_is_held_until_its_job_ends_or_its_period_is_over(&make().await).await;
-    an_insert_may_be_repeated(&make().await).await;
+    a_probe_tells_what_a_claim_would_find(&make().await).await;
+    a_lease_holds_for_each_of_its_jobs(&make().await).await;
+    a_long_wait_outweighs_a_higher_priority(&make().await).await;
     a_cancel_stops_waiting_jobs_and_asks_running_ones(&make().await).await;
     a_dead_job_is_redriven_with_fresh_attempts(&make().await).await;
     tenants_do_not_see_each_others_jobs(&make().await).await;
@@ -171,7 +180,7 @@ async fn an_expired_lease_takes_no_report<H: Harness>(harness: &H) {
     let claimed = claim(&*store, "w").await.expect("a job");
     harness.elapse(MINUTE).await;
     assert_eq!(report(&*store, &claimed, Verdict::Completed(json!(1))).await, Receipt::Stale);
-    let pulse = store.heartbeat("w", &[], &[(claimed.id, claimed.fence)], LEASE).await.expect("beaten");
+    let pulse = store.heartbeat("w", &[], &[claimed.fence], LEASE).await.expect("beaten");
     assert!(pulse.held.is_empty(), "nor does it come back to life");
 }
 
@@ -183,8 +192,8 @@ async fn a_heartbeat_extends_known_claims_only<H: Harness>(harness: &H) {
     let unknown = claim(&*store, "w").await.expect("another, whose answer was lost on its way");
     for _ in 0..4 {
         harness.elapse(LEASE / 2).await;
-        let pulse = store.heartbeat("w", &[], &[(known.id, known.fence)], LEASE).await.expect("beaten");
-        assert_eq!(pulse.held, [(known.id, known.fence)]);
+        let pulse = store.heartbeat("w", &[], &[known.fence], LEASE).await.expect("beaten");
+        assert_eq!(pulse.held, [known.fence]);
     }
     assert_eq!(store.rescue(10).await.expect("rescued").returned, 1);
     assert_eq!(get(&*store, known.id).await.state, JobState::Running);
@@ -228,7 +237,7 @@ async fn a_unique_key_is_held_until_its_job_ends_or_its_period_is_over<H: Harnes
     let once = || job("a").unique("key");
     let first = add(&*store, once()).await;
     assert_eq!(add(&*store, once()).await, first, "taken");
-    let other = Insert { context: carried(Some("acme")), ..insert(once()) };
+    let other = Insert { origin: origin(Some("acme")), ..insert(once()) };
     let done = store.insert(vec![other]).await.expect("inserted");
     assert!(done.iter().all(|done| !done.duplicate), "another tenant's key is another key");
     let claimed = claim(&*store, "w").await.expect("a job");
@@ -246,14 +255,61 @@ async fn a_unique_key_is_held_until_its_job_ends_or_its_period_is_over<H: Harnes
     assert_ne!(add(&*store, daily()).await, today);
 }
 
-async fn an_insert_may_be_repeated<H: Harness>(harness: &H) {
+async fn a_probe_tells_what_a_claim_would_find<H: Harness>(harness: &H) {
     let store = harness.store();
-    let same = insert(job("a").unique("key"));
-    for _ in 0..2 {
-        let done = store.insert(vec![same.clone()]).await.expect("inserted");
-        assert!(done.iter().all(|done| done.id == same.id && !done.duplicate));
+    assert_eq!(store.probe(&request("w", 1)).await.expect("probed"), Probe::default());
+    add(&*store, job("nobody")).await;
+    assert!(!store.probe(&request("w", 1)).await.expect("probed").due, "not this worker's");
+    add(&*store, job("a")).await;
+    assert!(store.probe(&request("w", 1)).await.expect("probed").due);
+    let claimed = claim(&*store, "w").await.expect("a job");
+    assert!(!store.probe(&request("w", 1)).await.expect("probed").due);
+    report(&*store, &claimed, Verdict::Retry(MINUTE, failure())).await;
+    let probe = store.probe(&request("w", 1)).await.expect("probed");
+    assert!(!probe.due && probe.next.is_some_and(|next| next <= MINUTE && next > MINUTE / 2), "{probe:?}");
+    harness.elapse(MINUTE).await;
+    assert!(store.probe(&request("w", 1)).await.expect("probed").due);
+}
+
+async fn a_lease_holds_for_each_of_its_jobs<H: Harness>(harness: &H) {
+    let store = harness.store();
+    for _ in 0..20 {
+        add(&*store, job("a")).await;
     }
-    assert_eq!(store.list(&Filter { limit: 10, ..Filter::default() }).await.expect("listed").len(), 1);
+    let claimed = store.claim(&request("w", 20)).await.expect("claimed");
+    let fences: BTreeSet<u64> = claimed.iter().map(|claimed| claimed.fence).collect();
+    assert_eq!((claimed.len(), fences.len()), (20, 1), "claimed together under one lease");
+    // Half end in several batches, in another order than they were claimed in; the rest is lost.
+    let reports: Vec<Report> = claimed
+        .iter()
+        .rev()
+        .step_by(2)
+        .map(|job| Report { id: job.id, fence: job.fence, verdict: Verdict::Completed(json!(1)) })
+        .collect();
+    for batch in reports.chunks(3) {
+        let receipts = store.report(batch.to_vec()).await.expect("reported");
+        assert!(receipts.iter().all(|receipt| *receipt == Receipt::Accepted));
+    }
+    let again = store.report(reports).await.expect("reported");
+    assert!(again.iter().all(|receipt| *receipt == Receipt::Stale), "each ends once");
+    harness.elapse(MINUTE).await;
+    assert_eq!(store.rescue(10).await.expect("rescued").returned, 10);
+    assert_eq!(store.rescue(10).await.expect("rescued").returned, 0);
+    let rest = store.claim(&request("v", 20)).await.expect("claimed");
+    assert!(rest.len() == 10 && rest.iter().all(|job| job.attempt == 2));
+    let finished = store.stats(MINUTE).await.expect("counted").finished;
+    assert_eq!(finished.get("completed"), Some(&10));
+}
+
+async fn a_long_wait_outweighs_a_higher_priority<H: Harness>(harness: &H) {
+    let store = harness.store();
+    let old = add(&*store, job("a")).await;
+    harness.elapse(AGEING * 3).await;
+    let urgent = add(&*store, job("a").priority(-2)).await;
+    let most_urgent = add(&*store, job("a").priority(-4)).await;
+    let claimed = store.claim(&request("w", 3)).await.expect("claimed");
+    let order: Vec<JobId> = claimed.iter().map(|claimed| claimed.id).collect();
+    assert_eq!(order, [most_urgent, old, urgent]);
 }
 
 async fn a_cancel_stops_waiting_jobs_and_asks_running_ones<H: Harness>(harness: &H) {
@@ -265,7 +321,7 @@ async fn a_cancel_stops_waiting_jobs_and_asks_running_ones<H: Harness>(harness: 
     let id = add(&*store, job("a")).await;
     let claimed = claim(&*store, "w").await.expect("a job");
     assert_eq!(store.cancel(id, None).await.expect("asked"), JobState::Running);
-    let pulse = store.heartbeat("w", &[], &[(claimed.id, claimed.fence)], LEASE).await.expect("beaten");
+    let pulse = store.heartbeat("w", &[], &[claimed.fence], LEASE).await.expect("beaten");
     assert_eq!(pulse.cancel, [id]);
     report(&*store, &claimed, Verdict::Retry(Duration::ZERO, failure())).await;
     assert_eq!(get(&*store, id).await.state, JobState::Cancelled, "it is not tried again");
@@ -292,7 +348,7 @@ async fn a_dead_job_is_redriven_with_fresh_attempts<H: Harness>(harness: &H) {
 
 async fn tenants_do_not_see_each_others_jobs<H: Harness>(harness: &H) {
     let store = harness.store();
-    let acme = Insert { context: carried(Some("acme")), ..insert(job("a")) };
+    let acme = Insert { origin: origin(Some("acme")), ..insert(job("a")) };
     store.insert(vec![acme.clone()]).await.expect("inserted");
     assert!(store.get(acme.id, Some("main/acme")).await.expect("read").is_some());
     assert!(store.get(acme.id, Some("main/globex")).await.expect("read").is_none());

@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod attempt;
 mod config;
 mod error;
 mod handler;
 mod job;
+mod local;
 #[cfg(feature = "testkit")]
 #[expect(clippy::expect_used, reason = "a broken law fails by panicking")]
 pub mod laws;

@@ -10,14 +10,15 @@ use runtime_kernel::{SharedClock, Timestamp};
 use crate::error::JobsError;
 use crate::job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState};
 use crate::store::{
-    ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pulse, Receipt, Report, Rescued, Retention,
-    Stats, Verdict, lost, namespace,
+    AGEING, ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Probe, Pulse, Receipt, Report, Rescued,
+    Retention, Stats, Verdict, lost, rank, unique_name,
 };
 
 /// Jobs in memory. Gone with the process; passes the same laws as the databases until then.
 #[derive(Clone)]
 pub struct MemoryStore {
     clock: SharedClock,
+    ageing: Duration,
     state: Arc<Mutex<State>>,
 }
 
@@ -26,6 +27,7 @@ struct State {
     jobs: BTreeMap<JobId, Entry>,
     unique: HashMap<String, (JobId, Option<Timestamp>)>,
     workers: HashMap<String, (Vec<String>, Timestamp)>,
+    leases: u64,
 }
 
 struct Entry {
@@ -33,15 +35,24 @@ struct Entry {
     tenant: String,
     unique: Option<String>,
     allowance: u32,
+    payload: String,
+    context: String,
+    /// The lease it was last claimed under.
     fence: u64,
-    worker: String,
     lease_until: Timestamp,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, state: Arc::default() }
+        Self { clock, ageing: AGEING, state: Arc::default() }
+    }
+
+    /// How much longer a job may have waited and still be overtaken by one that is one level more urgent.
+    #[must_use]
+    pub fn with_ageing(mut self, ageing: Duration) -> Self {
+        self.ageing = ageing;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -83,14 +94,12 @@ impl Entry {
     fn wait(&mut self, at: Timestamp) {
         self.job.state = JobState::Available;
         self.job.run_at = at;
-        self.worker.clear();
     }
 
     fn finish(&mut self, now: Timestamp, state: JobState) {
         self.job.state = state;
         self.job.finished_at = Some(now);
         self.job.cancel_requested = false;
-        self.worker.clear();
     }
 }
 
@@ -134,13 +143,11 @@ impl JobStore for MemoryStore {
         let now = self.now();
         let mut state = self.lock();
         let mut done = Vec::with_capacity(jobs.len());
-        for Insert { id, job, context } in jobs {
-            if state.jobs.contains_key(&id) {
-                done.push(Enqueued { id, duplicate: false });
-                continue;
-            }
-            let tenant = namespace(&context);
-            let unique = job.unique_key.as_ref().map(|key| format!("{tenant}\n{}\n{key}", job.kind));
+        for Insert { id, job, origin } in jobs {
+            let tenant = origin.tenant.to_string();
+            let unique = job.unique_key.as_ref().map(|key| unique_name(&tenant, &job.kind, key));
+            let context = serde_json::from_str(&origin.context)
+                .map_err(|error| JobsError::Corrupt(format!("an origin: {error}")))?;
             if let Some(key) = &unique {
                 if let Some((holder, until)) = state.unique.get(key)
                     && until.is_none_or(|until| until > now)
@@ -151,6 +158,7 @@ impl JobStore for MemoryStore {
                 let until = job.unique_for.map(|period| later(now, period));
                 state.unique.insert(key.clone(), (id, until));
             }
+            let payload = job.payload.to_string();
             let job = Job {
                 id,
                 kind: job.kind,
@@ -170,8 +178,9 @@ impl JobStore for MemoryStore {
                 attempts: Vec::new(),
             };
             let allowance = job.max_attempts;
+            let context = origin.context.to_string();
             let entry =
-                Entry { job, tenant, unique, allowance, fence: 0, worker: String::new(), lease_until: now };
+                Entry { job, tenant, unique, allowance, payload, context, fence: 0, lease_until: now };
             state.jobs.insert(id, entry);
             done.push(Enqueued { id, duplicate: false });
         }
@@ -187,20 +196,24 @@ impl JobStore for MemoryStore {
             .map(|entry| &entry.job)
             .filter(|job| job.state == JobState::Available && job.run_at <= now)
             .filter(|job| request.kinds.contains(&job.kind) && request.queues.contains(&job.queue))
-            .map(|job| (job.priority, job.run_at, job.id))
+            .map(|job| (rank(job.run_at.as_microsecond(), job.priority, self.ageing), job.id))
             .collect();
         due.sort_unstable();
         due.truncate(usize::try_from(request.max).unwrap_or(usize::MAX));
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        state.leases += 1;
+        let fence = state.leases;
         let mut claimed = Vec::with_capacity(due.len());
-        for (_, _, id) in due {
+        for (_, id) in due {
             let Some(entry) = state.jobs.get_mut(&id) else { continue };
-            entry.fence += 1;
-            entry.worker.clone_from(&request.worker);
+            entry.fence = fence;
             entry.lease_until = later(now, request.lease);
             entry.job.state = JobState::Running;
             entry.job.attempt += 1;
             entry.job.attempts.push(Attempt {
-                number: entry.fence,
+                number: entry.job.attempts.len() as u64 + 1,
                 worker: request.worker.clone(),
                 started_at: now,
                 finished_at: None,
@@ -210,11 +223,11 @@ impl JobStore for MemoryStore {
             let job = &entry.job;
             claimed.push(Claimed {
                 id,
-                fence: entry.fence,
+                fence,
                 kind: job.kind.clone(),
                 queue: job.queue.clone(),
-                payload: job.payload.clone(),
-                context: job.context.clone(),
+                payload: entry.payload.clone(),
+                context: entry.context.clone(),
                 attempt: job.attempt,
                 max_attempts: job.max_attempts,
                 timeout: job.timeout,
@@ -223,25 +236,48 @@ impl JobStore for MemoryStore {
         Ok(claimed)
     }
 
+    async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError> {
+        let now = self.now();
+        let state = self.lock();
+        let mut probe = Probe::default();
+        for job in state.jobs.values().map(|entry| &entry.job) {
+            let ours = request.kinds.contains(&job.kind) && request.queues.contains(&job.queue);
+            if job.state != JobState::Available {
+                continue;
+            }
+            if job.run_at > now {
+                let wait = job.run_at.as_microsecond() - now.as_microsecond();
+                let wait = Duration::from_micros(wait.unsigned_abs());
+                probe.next = Some(probe.next.map_or(wait, |next| next.min(wait)));
+            } else if ours {
+                probe.due = true;
+            }
+        }
+        Ok(probe)
+    }
+
     async fn heartbeat(
         &self,
         worker: &str,
         kinds: &[String],
-        held: &[(JobId, u64)],
+        held: &[u64],
         lease: Duration,
     ) -> Result<Pulse, JobsError> {
         let now = self.now();
         let mut state = self.lock();
         state.workers.insert(worker.to_owned(), (kinds.to_vec(), now));
         let mut pulse = Pulse::default();
-        for (id, fence) in held {
-            let Some(entry) = state.jobs.get_mut(id).filter(|entry| entry.holds(*fence, now)) else {
+        for entry in state.jobs.values_mut() {
+            let fence = entry.fence;
+            if !held.contains(&fence) || !entry.holds(fence, now) {
                 continue;
-            };
+            }
             entry.lease_until = later(now, lease);
-            pulse.held.push((*id, *fence));
+            if !pulse.held.contains(&fence) {
+                pulse.held.push(fence);
+            }
             if entry.job.cancel_requested {
-                pulse.cancel.push(*id);
+                pulse.cancel.push(entry.job.id);
             }
         }
         Ok(pulse)
@@ -298,15 +334,16 @@ impl JobStore for MemoryStore {
         let now = self.now();
         let mut state = self.lock();
         let mut rescued = Rescued::default();
-        let mut expired: Vec<_> = state
-            .jobs
-            .values()
-            .filter(|entry| entry.job.state == JobState::Running && entry.lease_until < now)
-            .map(|entry| (entry.lease_until, entry.job.id))
-            .collect();
-        expired.sort_unstable();
-        expired.truncate(usize::try_from(max).unwrap_or(usize::MAX));
-        for (_, id) in expired {
+        let expired = |entry: &&Entry| entry.job.state == JobState::Running && entry.lease_until < now;
+        let mut leases: Vec<_> =
+            state.jobs.values().filter(expired).map(|entry| (entry.lease_until, entry.fence)).collect();
+        leases.sort_unstable();
+        leases.dedup();
+        leases.truncate(usize::try_from(max).unwrap_or(usize::MAX));
+        let taken = |entry: &&Entry| leases.iter().any(|(_, fence)| *fence == entry.fence);
+        let jobs: Vec<JobId> =
+            state.jobs.values().filter(expired).filter(taken).map(|entry| entry.job.id).collect();
+        for id in jobs {
             let Some(entry) = state.jobs.get_mut(&id) else { continue };
             entry.end_attempt(now, AttemptOutcome::Lost, Some(lost()));
             if entry.job.cancel_requested {

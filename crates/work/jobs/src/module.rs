@@ -94,7 +94,7 @@ fn provide(app: &mut App, config: JobsConfig) {
     app.migrations(crate::migrations::SET);
     let clock = app.shared_clock();
     app.services().singleton(JOBS, (runtime_db::DB,), move |(db,): (Arc<runtime_db::Database>,)| {
-        let store = crate::SqlStore::new((*db).clone());
+        let store = crate::SqlStore::new((*db).clone()).with_ageing(config.ageing);
         let jobs = Jobs::new(store, config.clone(), clock.clone());
         async move { Ok::<_, Error>(jobs) }
     });
@@ -103,7 +103,7 @@ fn provide(app: &mut App, config: JobsConfig) {
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 fn provide(app: &mut App, config: JobsConfig) {
     let clock = app.shared_clock();
-    app.services().value(JOBS, Jobs::new(crate::MemoryStore::new(clock.clone()), config, clock));
+    app.services().value(JOBS, Jobs::new(crate::MemoryStore::new(clock.clone()).with_ageing(config.ageing), config, clock));
 }
 
 struct Working {

@@ -10,7 +10,7 @@ use crate::config::JobsConfig;
 use crate::error::JobsError;
 use crate::handler::JobKind;
 use crate::job::{Enqueued, Job, JobId, JobState, NewJob};
-use crate::store::{Filter, Insert, JobStore, Stats};
+use crate::store::{Filter, Insert, JobStore, Origin, Stats};
 
 /// The longest kind, queue or unique key, in characters.
 const MAX_NAME: usize = 200;
@@ -163,10 +163,11 @@ impl Jobs {
     fn inserts(&self, context: &Context, jobs: Vec<NewJob>) -> Result<Vec<Insert>, JobsError> {
         // A durable job outlives the request that enqueues it, and so that request's deadline.
         let carried = Carried { deadline: None, ..context.carry(&*self.clock) };
+        let origin = Origin::of(&carried)?;
         jobs.into_iter()
             .map(|job| {
                 self.check(&job)?;
-                Ok(Insert { id: JobId::new(&*self.clock), job, context: carried.clone() })
+                Ok(Insert { id: JobId::new(&*self.clock), job, origin: origin.clone() })
             })
             .collect()
     }

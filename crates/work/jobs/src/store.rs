@@ -1,6 +1,7 @@
 //! The port: where jobs live. Every operation is shaped for batches.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,15 +12,36 @@ use serde_json::Value;
 use crate::error::JobsError;
 use crate::job::{Enqueued, Failure, Job, JobId, JobState, NewJob};
 
-/// A job on its way into a store, with its id and the context that enqueues it.
+/// Who enqueues: a context at rest, written out once for all jobs enqueued together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The namespace of its tenant; empty without one.
+    pub tenant: Arc<str>,
+    /// The context, as JSON.
+    pub context: Arc<str>,
+}
+
+impl Origin {
+    /// The origin a context makes.
+    ///
+    /// # Errors
+    /// [`JobsError::Invalid`] for a context that is not JSON.
+    pub fn of(context: &Carried) -> Result<Self, JobsError> {
+        let text = serde_json::to_string(context).map_err(|error| JobsError::Invalid(error.to_string()))?;
+        let tenant = context.tenant.as_ref().map(runtime_kernel::TenantContext::namespace);
+        Ok(Self { tenant: tenant.unwrap_or_default().into(), context: text.into() })
+    }
+}
+
+/// A job on its way into a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Insert {
-    /// The id it will have.
+    /// The id it will have; never given twice.
     pub id: JobId,
     /// What is enqueued.
     pub job: NewJob,
     /// Who enqueues it.
-    pub context: Carried,
+    pub origin: Origin,
 }
 
 /// What a worker asks for.
@@ -42,16 +64,17 @@ pub struct ClaimRequest {
 pub struct Claimed {
     /// The job.
     pub id: JobId,
-    /// Grows with every claim of this job; a report with an older one is refused.
+    /// Names the lease; jobs claimed together share it. Grows with every claim, and a report under an older one is
+    /// refused.
     pub fence: u64,
     /// Which handler runs it.
     pub kind: String,
     /// Which queue it waited in.
     pub queue: String,
-    /// What the handler gets.
-    pub payload: Value,
-    /// The context that enqueued it.
-    pub context: Carried,
+    /// What the handler gets, as JSON.
+    pub payload: String,
+    /// The context that enqueued it, as JSON of a [`Carried`].
+    pub context: String,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// Attempts allowed.
@@ -95,13 +118,22 @@ pub enum Receipt {
     Stale,
 }
 
-/// What a heartbeat learns about a worker's claims.
+/// What a heartbeat learns about a worker's leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// Of the claims named, those that still hold, by job and fence.
-    pub held: Vec<(JobId, u64)>,
-    /// Those of them somebody wants cancelled.
+    /// Of the leases named, those that still hold.
+    pub held: Vec<u64>,
+    /// Jobs under them somebody wants cancelled.
     pub cancel: Vec<JobId>,
+}
+
+/// What a look into a store finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether a claim may find something now.
+    pub due: bool,
+    /// How long until a scheduled job's time comes, if one is waiting.
+    pub next: Option<Duration>,
 }
 
 /// What a rescue did.
@@ -167,26 +199,28 @@ pub struct Stats {
 
 /// Where jobs live. Laws every implementation passes are in `laws` (feature `testkit`).
 ///
-/// An operation that returned `Ok` is durable. One that returned an error may or may not have happened; `report` and
-/// `insert` may be repeated, because a fence and an id are accepted once.
+/// An operation that returned `Ok` is durable. One that returned an error may or may not have happened; `report` may be
+/// repeated, because a job's end under one lease is accepted once.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
     /// Adds jobs, all or none. A taken unique key adds nothing and names the job that holds it.
     async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError>;
-    /// Claims jobs whose time has come, by priority, then time, then id. Counts the attempt.
+    /// Claims jobs whose time has come under one lease, in the order of their [rank](rank). Counts the attempt.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError>;
-    /// Extends the claims a worker knows it holds and whose lease has not run out, and notes which kinds it handles. A
-    /// claim whose answer was lost on its way is not among them, so its lease runs out and it is rescued.
+    /// Whether a claim may find something, for one cheap question while nothing happens.
+    async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError>;
+    /// Extends the leases a worker knows it holds and that have not run out, and notes which kinds it handles. A lease
+    /// whose answer was lost on its way is not among them, so it runs out and its jobs are rescued.
     async fn heartbeat(
         &self,
         worker: &str,
         kinds: &[String],
-        held: &[(JobId, u64)],
+        held: &[u64],
         lease: Duration,
     ) -> Result<Pulse, JobsError>;
     /// Ends claims; answers in the order of the reports.
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError>;
-    /// Takes back claims whose lease has run out, the longest ago first; at most so many in one call.
+    /// Takes back leases that have run out, the longest ago first; at most so many in one call.
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError>;
     /// Cancels a waiting job at once; asks the worker of a running one. Says where the job then stands.
     async fn cancel(&self, id: JobId, tenant: Option<&str>) -> Result<JobState, JobsError>;
@@ -202,9 +236,19 @@ pub trait JobStore: Send + Sync + 'static {
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError>;
 }
 
-/// The namespace of a context's tenant; empty without one.
-pub(crate) fn namespace(context: &Carried) -> String {
-    context.tenant.as_ref().map(runtime_kernel::TenantContext::namespace).unwrap_or_default()
+/// What jobs are claimed by, lowest first: the time from which they may run, in microseconds, moved by their priority.
+/// A job one level more urgent overtakes those that have waited up to `ageing` longer, so no job waits for ever.
+pub fn rank(run_at: i64, priority: i16, ageing: Duration) -> i64 {
+    let step = i64::try_from(ageing.as_micros()).unwrap_or(i64::MAX);
+    run_at.saturating_add(i64::from(priority).saturating_mul(step))
+}
+
+/// How much longer a job may have waited and still be overtaken by one that is one level more urgent, unless told.
+pub const AGEING: Duration = Duration::from_mins(1);
+
+/// The name a unique key has among all tenants and kinds.
+pub(crate) fn unique_name(tenant: &str, kind: &str, key: &str) -> String {
+    format!("{tenant}\n{kind}\n{key}")
 }
 
 /// What a lost lease leaves in the attempt's record.

@@ -1,85 +1,275 @@
-//! The claim: finds what is due, marks it taken and reads it, in one transaction.
+//! The claim: fetches what has become due, takes the first by rank, writes one lease. One transaction.
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Dialect, Tx};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::SqlStore;
-use super::rows::{among, duration, job_id, json, micros, number, read};
-use super::run::{UNREACHABLE, change, rows};
-use super::steps::{end_attempt, finish};
+use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
+use runtime_db::{Dialect, Tx, on_connection};
+
+use super::row::{COLUMNS, Row, duration, lane, waiting_of};
+use super::{SqlStore, clock, locking, on_reader};
 use crate::error::JobsError;
-use crate::job::{AttemptOutcome, Failure, JobState};
-use crate::store::{ClaimRequest, Claimed};
+use crate::store::{ClaimRequest, Claimed, Probe};
+
+/// The most jobs moved from `later` to `ready` by one claim.
+const DUE: u32 = 2000;
+
+/// How far behind the clock a mark stays: what was enqueued earlier and is committed later than that is seen by the next
+/// whole look.
+const MARGIN: i64 = 200_000;
+
+/// How often a lane is looked through from its beginning at least.
+const WHOLE: Duration = Duration::from_secs(1);
+
+/// And at most this part of the time is spent on it, up to the longest interval.
+const SHARE: u32 = 20;
+const RAREST: Duration = Duration::from_secs(30);
+
+/// From which rank on each lane may have jobs.
+///
+/// Rows a claim has taken stay in Postgres's index for as long as any transaction might still see them. Without a mark, a
+/// transaction held open for minutes makes every claim wade through all that was done meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct LowWater(Mutex<Marks>);
+
+#[derive(Debug, Default)]
+struct Marks {
+    by_lane: HashMap<i64, i64>,
+    whole_at: Option<Instant>,
+}
+
+impl LowWater {
+    fn lock(&self) -> MutexGuard<'_, Marks> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job below the marks may have come.
+    pub(super) fn arrived(&self, lane: i64, rank: i64) {
+        let mut marks = self.lock();
+        if let Some(mark) = marks.by_lane.get_mut(&lane) {
+            *mark = (*mark).min(rank.saturating_sub(MARGIN));
+        }
+    }
+
+    /// The marks, or none when a whole look is due.
+    fn marks(&self, lanes: &[i64], now: Instant) -> Option<Vec<i64>> {
+        let marks = self.lock();
+        if marks.whole_at.is_none_or(|at| at <= now) {
+            return None;
+        }
+        Some(lanes.iter().map(|lane| marks.by_lane.get(lane).copied().unwrap_or(i64::MIN)).collect())
+    }
+
+    fn looked_whole(&self, now: Instant, took: Duration) {
+        self.lock().whole_at = Some(now + (took * SHARE).clamp(WHOLE, RAREST));
+    }
+
+    /// Everything below has been taken, but for what is not committed yet.
+    fn taken(&self, rows: &[Row], now: i64) {
+        let mut highest: HashMap<i64, i64> = HashMap::new();
+        for row in rows {
+            let mark = highest.entry(row.lane()).or_insert(i64::MIN);
+            *mark = (*mark).max(row.rank);
+        }
+        let mut marks = self.lock();
+        for (lane, rank) in highest {
+            marks.by_lane.insert(lane, rank.min(now - MARGIN));
+        }
+    }
+}
+
+/// Makes the rest of the transaction use the index: what the planner believes about a table that fills and empties all
+/// day is seldom true. Said within another statement, for it to cost no round trip.
+const INDEX_ONLY: &str = "index_only AS MATERIALIZED (SELECT set_config('enable_seqscan', 'off', true), \
+     set_config('enable_bitmapscan', 'off', true))";
 
 impl SqlStore {
-    /// Claims jobs whose time has come, in one transaction.
     pub(super) async fn claim_due(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError> {
         let claim = async |mut tx: Tx| {
             let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let dialect = tx.dialect();
-            let skip = if dialect == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-            let sql = format!(
-                "SELECT id FROM jobs WHERE running = 0 AND run_at <= $1 AND queue IN {} AND kind IN {}
-                 ORDER BY priority, run_at, id LIMIT $4 {skip}",
-                among(dialect, "$2"),
-                among(dialect, "$3"),
-            );
-            let max = i64::from(request.max);
-            let (queues, kinds) = (json(&request.queues)?, json(&request.kinds)?);
-            let ids = rows!(tx, sql, [now, &queues, &kinds, max], |row| row.try_get::<String, _>("id")?);
-            if ids.is_empty() {
-                return Ok(Vec::new());
+            self.fetch_due(tx).await?;
+            let mut rows = self.take_ready(tx, request).await?;
+            if rows.is_empty() {
+                return Ok(None);
             }
-            let (ids, listed) = (json(&ids)?, among(dialect, "$1"));
-            let sql = format!(
-                "UPDATE jobs SET running = 1, attempt = attempt + 1, fence = fence + 1, worker = $2, lease_until = $3
-                 WHERE id IN {listed}"
-            );
-            change!(tx, sql, &ids, &request.worker, now.saturating_add(micros(request.lease)));
-            let sql = format!(
-                "INSERT INTO job_attempts (job_id, number, worker, started_at)
-                 SELECT id, fence, worker, {now} FROM jobs WHERE id IN {listed}"
-            );
-            change!(tx, sql, &ids);
-            let sql = format!(
-                "SELECT j.id, j.fence, j.kind, j.queue, j.attempt, j.max_attempts, d.payload, d.context, d.timeout
-                 FROM jobs j JOIN job_details d ON d.id = j.id WHERE j.id IN {listed}
-                 ORDER BY j.priority, j.run_at, j.id"
-            );
-            let read = rows!(tx, sql, [&ids], |row| {
-                let (id, fence) = (row.try_get::<String, _>("id")?, row.try_get::<i64, _>("fence")?);
-                let payload = read(&row.try_get::<String, _>("payload")?);
-                let context = read(&row.try_get::<String, _>("context")?);
-                match payload.and_then(|payload| Ok((payload, context?))) {
-                    Err(error) => Err((id, fence, error.to_string())),
-                    Ok((payload, context)) => Ok(Claimed {
-                        id: job_id(&id)?,
-                        fence: number(fence),
-                        kind: row.try_get("kind")?,
-                        queue: row.try_get("queue")?,
-                        payload,
-                        context,
-                        attempt: number(row.try_get::<i64, _>("attempt")?),
-                        max_attempts: number(row.try_get::<i64, _>("max_attempts")?),
-                        timeout: row.try_get::<Option<i64>, _>("timeout")?.map(duration),
-                    }),
-                }
-            });
-            let mut claimed = Vec::with_capacity(read.len());
-            for job in read {
-                match job {
-                    Ok(job) => claimed.push(job),
-                    // One row that does not read back must not keep the others waiting.
-                    Err((id, fence, reason)) => {
-                        let failure = Failure::new("invalid", "jobs.corrupt", reason);
-                        end_attempt(tx, now, &id, fence, AttemptOutcome::Failed, Some(&failure)).await?;
-                        finish(tx, now, &id, JobState::Dead, None).await?;
-                    }
-                }
+            rows.sort_unstable_by_key(|row| (row.rank, row.id));
+            for row in &mut rows {
+                row.attempt = row.attempt.saturating_add(1);
+                row.claims = row.claims.saturating_add(1);
             }
-            Ok(claimed)
+            self.write_lease(tx, request, rows).await.map(Some)
         };
-        self.db.transaction(&self.context(), claim).await
+        let Some(lease) = self.db.transaction(&self.context(), claim).await? else { return Ok(Vec::new()) };
+        self.low.taken(&lease.rows, lease.claimed_at);
+        let claimed = lease.rows.iter().map(|row| row.claimed(lease.id)).collect();
+        self.keep(lease);
+        Ok(claimed)
     }
+
+    /// Moves jobs whose time has come from `later` to `ready`.
+    async fn fetch_due(&self, tx: &mut Tx) -> Result<(), JobsError> {
+        let dialect = tx.dialect();
+        let now = clock(dialect, "$1");
+        let due = format!(
+            "SELECT id FROM runtime_jobs_later WHERE run_at <= {now} ORDER BY run_at, id LIMIT {DUE} {}",
+            locking(dialect)
+        );
+        if dialect == Dialect::Sqlite {
+            let moved = format!(
+                "INSERT INTO runtime_jobs_ready ({COLUMNS}) SELECT {COLUMNS} FROM runtime_jobs_later WHERE id IN ({due})"
+            );
+            let gone = format!("DELETE FROM runtime_jobs_later WHERE id IN ({due})");
+            for sql in [moved, gone] {
+                let changed = on_connection!(tx, conn => {
+                    sqlx::query(AssertSqlSafe(sql.clone())).bind(self.local_now()).execute(&mut *conn).await?.rows_affected()
+                })?;
+                if changed == 0 {
+                    break;
+                }
+            }
+            return Ok(());
+        }
+        let sql = format!(
+            "WITH due AS (DELETE FROM runtime_jobs_later WHERE id = ANY(ARRAY({due})) RETURNING {COLUMNS}),
+             moved AS (INSERT INTO runtime_jobs_ready ({COLUMNS}) SELECT {COLUMNS} FROM due RETURNING lane, rank),
+             {INDEX_ONLY}
+             SELECT moved.lane, min(moved.rank) FROM index_only LEFT JOIN moved ON true GROUP BY 1"
+        );
+        let arrived = on_connection!(tx, conn => {
+            let rows = sqlx::query(AssertSqlSafe(sql.clone())).bind(None::<i64>).fetch_all(&mut *conn).await?;
+            let read = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+            read.collect::<Result<Vec<(Option<i64>, Option<i64>)>, sqlx::Error>>()?
+        })?;
+        for (lane, rank) in arrived {
+            if let (Some(lane), Some(rank)) = (lane, rank) {
+                self.low.arrived(lane, rank);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_ready(&self, tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<Row>, JobsError> {
+        let lanes = Lanes::of(request);
+        match tx.dialect() {
+            Dialect::Sqlite => take_sqlite(tx, &lanes, request.max).await,
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                let began = self.db.clock().now();
+                let marks = self.low.marks(&lanes.numbers, began);
+                let lows = marks.clone().unwrap_or_else(|| vec![i64::MIN; lanes.numbers.len()]);
+                let rows = take_postgres(tx, &lanes, &lows, request.max).await?;
+                if marks.is_none() {
+                    let now = self.db.clock().now();
+                    self.low.looked_whole(now, now.saturating_duration_since(began));
+                }
+                Ok(rows)
+            }
+            #[cfg(not(feature = "postgres"))]
+            Dialect::Postgres => Err(runtime_db::DbError::Unsupported("jobs without the feature `postgres`").into()),
+        }
+    }
+
+    /// One statement, so that an idle worker costs next to nothing.
+    pub(super) async fn look(&self, request: &ClaimRequest) -> Result<Probe, JobsError> {
+        let lanes = Lanes::of(request);
+        let now = clock(self.db.dialect(), "$1");
+        let ready = lanes.each(|lane| format!("EXISTS (SELECT 1 FROM runtime_jobs_ready WHERE lane = {lane})"));
+        let sql = format!(
+            "SELECT CASE WHEN {ready} THEN 1 ELSE 0 END, (SELECT min(run_at) FROM runtime_jobs_later) - now \
+             FROM (SELECT {now} AS now) AS t"
+        );
+        let (ready, wait) = on_reader!(self.db, pool => {
+            let row = sqlx::query(AssertSqlSafe(sql.clone())).bind(self.local_now()).fetch_one(pool).await?;
+            (row.try_get::<i32, _>(0)?, row.try_get::<Option<i64>, _>(1)?)
+        });
+        let due = ready != 0 || wait.is_some_and(|wait| wait <= 0);
+        Ok(Probe { due, next: wait.filter(|wait| *wait > 0).map(duration) })
+    }
+}
+
+/// The stretches of the index a worker claims from.
+struct Lanes {
+    numbers: Vec<i64>,
+    queues: Vec<String>,
+    kinds: Vec<String>,
+}
+
+impl Lanes {
+    fn of(request: &ClaimRequest) -> Self {
+        let mut lanes = Self { numbers: Vec::new(), queues: Vec::new(), kinds: Vec::new() };
+        for queue in &request.queues {
+            for kind in &request.kinds {
+                lanes.numbers.push(lane(queue, kind));
+                lanes.queues.push(queue.clone());
+                lanes.kinds.push(kind.clone());
+            }
+        }
+        lanes
+    }
+
+    fn each(&self, condition: impl Fn(i64) -> String) -> String {
+        if self.numbers.is_empty() {
+            return "0 = 1".to_owned();
+        }
+        self.numbers.iter().map(|lane| condition(*lane)).collect::<Vec<_>>().join(" OR ")
+    }
+}
+
+async fn take_sqlite(tx: &mut Tx, lanes: &Lanes, max: u32) -> Result<Vec<Row>, JobsError> {
+    if lanes.numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pairs = lanes.numbers.iter().enumerate();
+    let first = pairs.map(|(n, lane)| {
+        let (queue, kind) = (2 * n + 1, 2 * n + 2);
+        format!(
+            "SELECT * FROM (SELECT id, rank FROM runtime_jobs_ready WHERE lane = {lane} AND queue = ${queue} \
+             AND kind = ${kind} ORDER BY rank, id LIMIT {max})"
+        )
+    });
+    let first = first.collect::<Vec<_>>().join(" UNION ALL ");
+    let sql = format!(
+        "DELETE FROM runtime_jobs_ready WHERE id IN (SELECT id FROM ({first}) ORDER BY rank, id LIMIT {max}) \
+         RETURNING {COLUMNS}"
+    );
+    on_connection!(tx, conn => {
+        let mut query = sqlx::query(AssertSqlSafe(sql.clone()));
+        for (queue, kind) in lanes.queues.iter().zip(&lanes.kinds) {
+            query = query.bind(queue).bind(kind);
+        }
+        let rows = query.fetch_all(&mut *conn).await?;
+        rows.iter().map(waiting_of).collect()
+    })?
+}
+
+#[cfg(feature = "postgres")]
+async fn take_postgres(tx: &mut Tx, lanes: &Lanes, lows: &[i64], max: u32) -> Result<Vec<Row>, JobsError> {
+    const SQL: &str = "WITH lanes AS (
+            SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS l (lane, queue, kind, low)
+        ), first AS (
+            SELECT r.ctid, r.rank, r.id FROM lanes l CROSS JOIN LATERAL (
+                SELECT j.ctid, j.rank, j.id FROM runtime_jobs_ready j
+                WHERE j.lane = l.lane AND j.rank >= l.low AND j.queue = l.queue AND j.kind = l.kind
+                ORDER BY j.lane, j.rank, j.id LIMIT $5 FOR UPDATE SKIP LOCKED
+            ) r ORDER BY r.rank, r.id LIMIT $6
+        )
+        DELETE FROM runtime_jobs_ready WHERE ctid = ANY(ARRAY(SELECT ctid FROM first))
+        RETURNING id, lane, rank, run_at, created_at, priority, attempt, max_attempts, allowance, claims, timeout,
+        queue, kind, tenant, unique_key, context, payload";
+    let Some(conn) = tx.postgres() else { return Ok(Vec::new()) };
+    let count = i64::try_from(lanes.numbers.len()).unwrap_or(i64::MAX);
+    let max = i64::from(max);
+    // With many lanes, each gives a share above its due: what a claim leaves behind the next one takes.
+    let each = if count <= 4 { max } else { max.min((4 * max / count).max(32)) };
+    let rows = sqlx::query(SQL)
+        .bind(&lanes.numbers)
+        .bind(&lanes.queues)
+        .bind(&lanes.kinds)
+        .bind(lows)
+        .bind(each)
+        .bind(max)
+        .fetch_all(&mut *conn)
+        .await?;
+    rows.iter().map(waiting_of).collect()
 }

@@ -1,50 +1,88 @@
-//! Jobs in a database: one implementation for SQLite and Postgres, in plain statements both understand.
+//! Jobs in a database: SQLite and Postgres.
+//!
+//! A job waits as a row of `ready`, or of `later` until its time comes. A claim takes rows out of `ready` and writes
+//! them, whole, into one row of `leases`: no row of a job is ever updated, and a lease of hundreds of jobs is extended or
+//! ended by touching one row. What ends is copied into `finished`, or back into `later`. Every step is one transaction.
 
+mod admin;
 mod claim;
-mod rows;
-mod run;
-mod steps;
+#[cfg(feature = "postgres")]
+mod copy;
+mod house;
+mod lease;
+mod report;
+mod row;
+mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Database, Dialect, Tx};
+use runtime_db::sqlx::{self, AssertSqlSafe};
+use runtime_db::{Database, Dialect, Tx, on_connection};
 use runtime_kernel::{Context, Source};
 
-use self::rows::{
-    SELECT, among, job_id, job_of, json, load, micros, number, read, state_condition, timestamp,
-};
-use self::run::{UNREACHABLE, change, rows};
-use self::steps::{end_attempt, finish, insert_one, take_report, wait};
+use self::claim::LowWater;
+use self::lease::Lease;
 use crate::error::JobsError;
-use crate::job::{AttemptOutcome, Enqueued, Job, JobId, JobState};
+use crate::job::{Enqueued, Job, JobId, JobState};
 use crate::store::{
-    ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pulse, Receipt, Report, Rescued, Retention,
-    Stats, lost,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Probe, Pulse, Receipt, Report, Rescued,
+    Retention, Stats,
 };
 
-/// A worker not heard from for a day is forgotten; in microseconds.
-const FORGOTTEN: i64 = 24 * 3600 * 1_000_000;
+/// Leases whose jobs are kept at hand, so that a report need not read them back.
+const KEPT_LEASES: usize = 1024;
 
 /// Jobs in the database a service has anyway, so that enqueueing can be part of its transactions.
 ///
-/// Time comes from the database: Postgres is asked for it in each transaction; SQLite lives on this machine, so
-/// its time is this process's clock.
-#[derive(Clone, Debug)]
+/// Time comes from the database: Postgres is asked for it in each statement that needs it; SQLite lives on this machine,
+/// so its time is this process's clock.
+#[derive(Clone)]
 pub struct SqlStore {
     db: Database,
+    ageing: Duration,
+    low: Arc<LowWater>,
+    /// What this process has claimed and not yet ended.
+    leases: Arc<Mutex<HashMap<i64, Arc<Lease>>>>,
 }
 
 impl SqlStore {
     /// Jobs in this database. Its tables come with [`migrations`](crate::migrations).
     pub fn new(db: Database) -> Self {
-        Self { db }
+        Self { db, ageing: AGEING, low: Arc::default(), leases: Arc::default() }
+    }
+
+    /// How much longer a job may have waited and still be overtaken by one that is one level more urgent; the same for all
+    /// processes. A minute unless told.
+    #[must_use]
+    pub fn with_ageing(mut self, ageing: Duration) -> Self {
+        self.ageing = ageing;
+        self
     }
 
     fn context(&self) -> Context {
         Context::new(Source::Internal, &**self.db.clock())
+    }
+
+    /// This process's time, where it is the database's.
+    fn local_now(&self) -> Option<i64> {
+        (self.db.dialect() == Dialect::Sqlite).then(|| self.db.clock().utc().as_microsecond())
+    }
+
+    async fn now(&self, tx: &mut Tx) -> Result<i64, JobsError> {
+        if let Some(now) = self.local_now() {
+            return Ok(now);
+        }
+        let sql = format!("SELECT {}", clock(Dialect::Postgres, "$1"));
+        Ok(on_connection!(tx, conn => {
+            sqlx::query_scalar(AssertSqlSafe(sql.clone())).bind(None::<i64>).fetch_one(&mut *conn).await?
+        })?)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<i64, Arc<Lease>>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds jobs inside a transaction of the caller's: they exist when, and only when, it commits.
@@ -52,299 +90,117 @@ impl SqlStore {
     /// # Errors
     /// As [`JobStore::insert`].
     pub async fn insert_in(&self, tx: &mut Tx, jobs: &[Insert]) -> Result<Vec<Enqueued>, JobsError> {
-        let now = self.now(tx).await?;
-        let mut done = Vec::with_capacity(jobs.len());
-        for insert in jobs {
-            done.push(insert_one(tx, now, insert).await?);
-        }
-        Ok(done)
+        self.add(tx, jobs).await
     }
+}
 
-    async fn now(&self, tx: &mut Tx) -> Result<i64, JobsError> {
-        if tx.dialect() == Dialect::Sqlite {
-            return Ok(self.db.clock().utc().as_microsecond());
+/// Evaluates an expression on the pool that reads, whichever database it is.
+macro_rules! on_reader {
+    ($db:expr, $pool:ident => $run:expr) => {
+        match $db.dialect() {
+            #[cfg(feature = "sqlite")]
+            runtime_db::Dialect::Sqlite => {
+                let $pool = &$db.sqlite().ok_or(runtime_db::DbError::Closed)?.read;
+                $run
+            }
+            #[cfg(feature = "postgres")]
+            runtime_db::Dialect::Postgres => {
+                let $pool = $db.postgres().ok_or(runtime_db::DbError::Closed)?;
+                $run
+            }
+            #[allow(unreachable_patterns, reason = "which databases there are depends on the features")]
+            _ => return Err(runtime_db::DbError::Unsupported("a database runtime-jobs has no feature for").into()),
         }
-        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
-        let now = rows!(tx, sql, [], |row| row.try_get::<i64, _>("now")?);
-        now.first().copied().ok_or_else(|| JobsError::Corrupt("the database has no time".to_owned()))
+    };
+}
+pub(crate) use on_reader;
+
+/// The database's time in SQL, given [`SqlStore::local_now`] or a time it told before as a parameter.
+fn clock(dialect: Dialect, parameter: &str) -> String {
+    match dialect {
+        Dialect::Sqlite => parameter.to_owned(),
+        Dialect::Postgres => {
+            format!("COALESCE({parameter}::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)")
+        }
+    }
+}
+
+/// What locks the rows a statement finds, where there are other writers.
+fn locking(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "",
+        Dialect::Postgres => "FOR UPDATE SKIP LOCKED",
     }
 }
 
 #[async_trait]
 impl JobStore for SqlStore {
     async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError> {
-        self.db.transaction(&self.context(), async |mut tx: Tx| self.insert_in(&mut tx, &jobs).await).await
+        self.db.transaction(&self.context(), async |mut tx: Tx| self.add(&mut tx, &jobs).await).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError> {
         self.claim_due(request).await
     }
 
+    async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError> {
+        self.look(request).await
+    }
+
     async fn heartbeat(
         &self,
         worker: &str,
         kinds: &[String],
-        held: &[(JobId, u64)],
+        held: &[u64],
         lease: Duration,
     ) -> Result<Pulse, JobsError> {
-        let kinds = json(&kinds)?;
-        let ids = json(&held.iter().map(|(id, _)| id).collect::<Vec<_>>())?;
-        let claims = json(&held.iter().map(|(id, fence)| format!("{id}/{fence}")).collect::<Vec<_>>())?;
-        let beat = async |mut tx: Tx| {
-            let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let sql = "INSERT INTO job_workers (worker, kinds, seen) VALUES ($1, $2, $3)
-                ON CONFLICT (worker) DO UPDATE SET kinds = excluded.kinds, seen = excluded.seen";
-            change!(tx, sql, worker, &kinds, now);
-            if held.is_empty() {
-                return Ok(Pulse::default());
-            }
-            // The ids find the rows by key; the fence tells a claim apart from a later one of the same worker.
-            let (listed, exact) = (among(tx.dialect(), "$2"), among(tx.dialect(), "$5"));
-            let sql = format!(
-                "UPDATE jobs SET lease_until = $4
-                 WHERE running = 1 AND worker = $1 AND lease_until >= $3 AND id IN {listed}
-                 AND id || '/' || CAST(fence AS TEXT) IN {exact} RETURNING id, fence, cancel"
-            );
-            let until = now.saturating_add(micros(lease));
-            let extended = rows!(tx, sql, [worker, &ids, now, until, &claims], |row| (
-                job_id(&row.try_get::<String, _>("id")?)?,
-                number::<u64>(row.try_get::<i64, _>("fence")?),
-                row.try_get::<i64, _>("cancel")? == 1,
-            ));
-            Ok::<_, JobsError>(Pulse {
-                cancel: extended.iter().filter(|(_, _, cancel)| *cancel).map(|(id, _, _)| *id).collect(),
-                held: extended.into_iter().map(|(id, fence, _)| (id, fence)).collect(),
-            })
-        };
-        self.db.transaction(&self.context(), beat).await
+        self.beat(worker, kinds, held, lease).await
     }
 
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError> {
-        let report = async |mut tx: Tx| {
-            let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let mut receipts = Vec::with_capacity(reports.len());
-            for report in &reports {
-                receipts.push(take_report(tx, now, report).await?);
-            }
-            Ok::<_, JobsError>(receipts)
-        };
-        self.db.transaction(&self.context(), report).await
+        self.take_reports(&reports).await
     }
 
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError> {
-        let rescue = async |mut tx: Tx| {
-            let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let skip = if tx.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-            let sql = format!(
-                "SELECT id, fence, attempt, max_attempts, cancel FROM jobs
-                 WHERE running = 1 AND lease_until < $1 ORDER BY lease_until, id LIMIT $2 {skip}"
-            );
-            let expired = rows!(tx, sql, [now, i64::from(max)], |row| (
-                row.try_get::<String, _>("id")?,
-                row.try_get::<i64, _>("fence")?,
-                row.try_get::<i64, _>("attempt")? >= row.try_get::<i64, _>("max_attempts")?,
-                row.try_get::<i64, _>("cancel")? == 1,
-            ));
-            let mut rescued = Rescued::default();
-            for (id, fence, used_up, cancel) in expired {
-                end_attempt(tx, now, &id, fence, AttemptOutcome::Lost, Some(&lost())).await?;
-                if used_up || cancel {
-                    let state = if cancel { JobState::Cancelled } else { JobState::Dead };
-                    finish(tx, now, &id, state, None).await?;
-                    rescued.dead += 1;
-                } else {
-                    wait(tx, &id, now, 0).await?;
-                    rescued.returned += 1;
-                }
-            }
-            Ok::<_, JobsError>(rescued)
-        };
-        self.db.transaction(&self.context(), rescue).await
+        self.take_back(max).await
     }
 
     async fn cancel(&self, id: JobId, tenant: Option<&str>) -> Result<JobState, JobsError> {
-        let cancel = async |mut tx: Tx| {
-            let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let job = load(tx, now, id, tenant, true).await?.ok_or(JobsError::NotFound(id))?;
-            match job.state {
-                JobState::Running => {
-                    change!(tx, "UPDATE jobs SET cancel = 1 WHERE id = $1", id.to_string());
-                    Ok(JobState::Running)
-                }
-                JobState::Available | JobState::Scheduled => {
-                    finish(tx, now, &id.to_string(), JobState::Cancelled, None).await?;
-                    Ok(JobState::Cancelled)
-                }
-                JobState::Cancelled => Ok(JobState::Cancelled),
-                finished => Err(JobsError::WrongState { id, state: finished.as_str(), action: "cancelled" }),
-            }
-        };
-        self.db.transaction(&self.context(), cancel).await
+        self.db.transaction(&self.context(), async |mut tx: Tx| self.stop(&mut tx, id, tenant).await).await
     }
 
     async fn redrive(&self, id: Option<JobId>, filter: &Filter) -> Result<u64, JobsError> {
-        let redrive = async |mut tx: Tx| {
-            let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE OF f SKIP LOCKED" } else { "" };
-            let sql = format!(
-                "SELECT f.id FROM jobs_finished f JOIN job_details d ON d.id = f.id
-                 WHERE f.state = 'dead' AND ($1 IS NULL OR f.id = $1) AND ($2 IS NULL OR d.tenant = $2)
-                 AND ($3 IS NULL OR d.kind = $3) AND ($4 IS NULL OR d.queue = $4)
-                 AND ($5 IS NULL OR f.id < $5) ORDER BY f.id DESC LIMIT $6 {lock}"
-            );
-            let (one, before) = (id.map(|id| id.to_string()), filter.before.map(|id| id.to_string()));
-            let (tenant, kind, queue) = (&filter.tenant, &filter.kind, &filter.queue);
-            let limit = i64::from(filter.limit);
-            let ids = rows!(tx, sql, [&one, tenant, kind, queue, &before, limit], |row| row
-                .try_get::<String, _>("id")?);
-            let mut count = 0;
-            for id in &ids {
-                let sql = "DELETE FROM job_unique WHERE until <= $2 AND unique_key =
-                    (SELECT unique_key FROM job_details WHERE id = $1)";
-                change!(tx, sql, id, now);
-                // Whoever holds the key by now has it; a job that cannot have it again stays where it is.
-                let sql = "INSERT INTO job_unique (unique_key, job_id) SELECT unique_key, id FROM job_details
-                    WHERE id = $1 AND unique_key IS NOT NULL ON CONFLICT (unique_key) DO NOTHING";
-                change!(tx, sql, id);
-                let sql =
-                    "SELECT u.job_id FROM job_details d JOIN job_unique u ON u.unique_key = d.unique_key
-                    WHERE d.id = $1 AND u.job_id <> $1 AND (u.until IS NULL OR u.until > $2)";
-                if !rows!(tx, sql, [id, now], |row| row.try_get::<String, _>("job_id")?).is_empty() {
-                    continue;
-                }
-                count += 1;
-                let sql = "INSERT INTO jobs
-                    (id, queue, kind, priority, running, run_at, attempt, max_attempts, fence, cancel)
-                    SELECT d.id, d.queue, d.kind, d.priority, 0, $2, f.attempt, f.attempt + d.allowance, f.fence, 0
-                    FROM jobs_finished f JOIN job_details d ON d.id = f.id WHERE f.id = $1";
-                change!(tx, sql, id, now);
-                change!(tx, "DELETE FROM jobs_finished WHERE id = $1", id);
-            }
-            Ok::<_, JobsError>(count)
-        };
-        self.db.transaction(&self.context(), redrive).await
+        self.db.transaction(&self.context(), async |mut tx: Tx| self.revive(&mut tx, id, filter).await).await
     }
 
     async fn get(&self, id: JobId, tenant: Option<&str>) -> Result<Option<Job>, JobsError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = self.now(&mut tx).await?;
-        let job = load(&mut tx, now, id, tenant, false).await?;
+        let job = self.find(&mut tx, id, tenant).await?;
         tx.rollback().await?;
         Ok(job)
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Job>, JobsError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = self.now(&mut tx).await?;
-        let sql = format!(
-            "{SELECT} WHERE ($1 IS NULL OR d.tenant = $1) AND ($2 IS NULL OR d.kind = $2)
-             AND ($3 IS NULL OR d.queue = $3) AND ($4 IS NULL OR d.id < $4) AND {} ORDER BY d.id DESC LIMIT $5",
-            state_condition(filter.state, now),
-        );
-        let before = filter.before.map(|id| id.to_string());
-        let limit = i64::from(filter.limit);
-        let jobs =
-            rows!(tx, sql, [&filter.tenant, &filter.kind, &filter.queue, &before, limit], |row| job_of(
-                row, now
-            )?);
+        let jobs = self.page(&mut tx, filter).await?;
         tx.rollback().await?;
         Ok(jobs)
     }
 
     async fn prune(&self, retention: &Retention, max: u32) -> Result<u64, JobsError> {
-        let prune = async |mut tx: Tx| {
-            let tx = &mut tx;
-            let now = self.now(tx).await?;
-            let mut pruned: u64 = 0;
-            for (state, keep) in [
-                ("completed", retention.completed),
-                ("dead", retention.dead),
-                ("cancelled", retention.cancelled),
-            ] {
-                let Some(keep) = keep else { continue };
-                let left = i64::from(max) - i64::try_from(pruned).unwrap_or(i64::MAX);
-                if left <= 0 {
-                    break;
-                }
-                let skip = if tx.dialect() == Dialect::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-                let sql = format!(
-                    "SELECT id FROM jobs_finished WHERE state = $1 AND finished_at < $2
-                     ORDER BY finished_at, id LIMIT $3 {skip}"
-                );
-                let before = now.saturating_sub(micros(keep));
-                let ids = rows!(tx, sql, [state, before, left], |row| row.try_get::<String, _>("id")?);
-                pruned += ids.len() as u64;
-                let (ids, listed) = (json(&ids)?, among(tx.dialect(), "$1"));
-                for (table, key) in
-                    [("jobs_finished", "id"), ("job_details", "id"), ("job_attempts", "job_id")]
-                {
-                    change!(tx, format!("DELETE FROM {table} WHERE {key} IN {listed}"), &ids);
-                }
-            }
-            change!(tx, "DELETE FROM job_unique WHERE until <= $1", now);
-            change!(tx, "DELETE FROM job_workers WHERE seen < $1", now.saturating_sub(FORGOTTEN));
-            Ok::<_, JobsError>(pruned)
-        };
-        self.db.transaction(&self.context(), prune).await
+        self.db.transaction(&self.context(), async |mut tx: Tx| self.forget(&mut tx, retention, max).await).await
     }
 
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = self.now(&mut tx).await?;
-        let sql = format!(
-            "SELECT queue, kind, CASE WHEN running = 1 THEN 'running' WHEN run_at > {now} THEN 'scheduled'
-             ELSE 'available' END AS state, count(*) AS n, min(run_at) AS oldest
-             FROM jobs GROUP BY queue, kind, 3 ORDER BY queue, kind"
-        );
-        let counts = rows!(tx, sql, [], |row| (
-            row.try_get::<String, _>("queue")?,
-            row.try_get::<String, _>("kind")?,
-            row.try_get::<String, _>("state")?,
-            number::<u64>(row.try_get::<i64, _>("n")?),
-            row.try_get::<i64, _>("oldest")?,
-        ));
-        let sql = "SELECT state, count(*) AS n FROM jobs_finished GROUP BY state";
-        let finished = rows!(tx, sql, [], |row| (
-            row.try_get::<String, _>("state")?,
-            number(row.try_get::<i64, _>("n")?)
-        ));
-        let sql = "SELECT kinds FROM job_workers WHERE seen >= $1";
-        let workers = rows!(tx, sql, [now.saturating_sub(micros(live))], |row| {
-            read::<Vec<String>>(&row.try_get::<String, _>("kinds")?)?
-        });
+        let stats = self.count(&mut tx, live).await?;
         tx.rollback().await?;
-        Ok(sum_up(counts, finished, workers))
+        Ok(stats)
     }
 }
 
-fn sum_up(
-    counts: Vec<(String, String, String, u64, i64)>,
-    finished: Vec<(String, u64)>,
-    workers: Vec<Vec<String>>,
-) -> Stats {
-    let handled: BTreeSet<String> = workers.into_iter().flatten().collect();
-    let mut stats = Stats { finished: finished.into_iter().collect(), ..Stats::default() };
-    let mut unhandled = BTreeSet::new();
-    for (queue, kind, state, n, oldest) in counts {
-        if state != "running" && !handled.contains(&kind) {
-            unhandled.insert(kind.clone());
-        }
-        let same = stats.depths.last().is_some_and(|depth| depth.queue == queue && depth.kind == kind);
-        if !same {
-            stats.depths.push(Depth { queue, kind, states: BTreeMap::new(), oldest: None });
-        }
-        if let Some(depth) = stats.depths.last_mut() {
-            if state == "available" {
-                depth.oldest = Some(timestamp(oldest));
-            }
-            depth.states.insert(state, n);
-        }
+impl std::fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlStore").field("db", &self.db).finish_non_exhaustive()
     }
-    stats.unhandled = unhandled.into_iter().collect();
-    stats
 }

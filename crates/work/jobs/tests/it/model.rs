@@ -7,9 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use runtime_db::{Database, DbConfig};
-use runtime_jobs::store::{ClaimRequest, Filter, Insert, JobStore, Report, Retention, Verdict};
+use runtime_jobs::store::{ClaimRequest, Filter, Insert, JobStore, Origin, Report, Retention, Verdict};
 use runtime_jobs::{Failure, JobId, JobState, MemoryStore, NewJob, SqlStore, migrations};
-use runtime_kernel::{Carried, Clock, Context, ManualClock, Name, Source, TenantContext};
+use runtime_kernel::{Clock, Context, ManualClock, Name, Source, TenantContext};
 use runtime_migrate::{MigrateOptions, Migrator};
 use serde_json::json;
 
@@ -30,7 +30,6 @@ enum Call {
         unique: Option<(u8, bool)>,
         tenant: bool,
     },
-    InsertAgain(Index),
     Claim {
         worker: usize,
         max: u32,
@@ -70,7 +69,6 @@ fn call() -> impl Strategy<Value = Call> {
                 kind, queue, priority, delay: delay * 20, attempts, unique, tenant
             }
         ),
-        1 => any::<Index>().prop_map(Call::InsertAgain),
         5 => (0..2_usize, 1..4_u32).prop_map(|(worker, max)| Call::Claim { worker, max }),
         5 => (any::<Index>(), 0..6_u8).prop_map(|(claim, verdict)| Call::Report { claim, verdict }),
         2 => (0..2_usize).prop_map(|worker| Call::Heartbeat { worker }),
@@ -107,13 +105,14 @@ macro_rules! same {
     }};
 }
 
-fn carried(clock: &ManualClock, tenant: bool) -> Carried {
+fn origin(clock: &ManualClock, tenant: bool) -> Origin {
     let context = Context::new(Source::Internal, clock);
     if !tenant {
-        return context.carry(clock);
+        return Origin::of(&context.carry(clock)).unwrap();
     }
     let name = |text| Name::new(text).unwrap();
-    context.with_tenant(TenantContext::tenant(name("main"), name("acme"))).carry(clock)
+    let context = context.with_tenant(TenantContext::tenant(name("main"), name("acme")));
+    Origin::of(&context.carry(clock)).unwrap()
 }
 
 impl Both {
@@ -147,15 +146,9 @@ impl Both {
                     }
                 }
                 let insert =
-                    Insert { id: JobId::new(&self.clock), job, context: carried(&self.clock, tenant) };
+                    Insert { id: JobId::new(&self.clock), job, origin: origin(&self.clock, tenant) };
                 let _ = same!(self, |store| store.insert(vec![insert.clone()]));
                 self.inserts.push(insert);
-            }
-            Call::InsertAgain(index) => {
-                if !self.inserts.is_empty() {
-                    let insert = index.get(&self.inserts).clone();
-                    let _ = same!(self, |store| store.insert(vec![insert.clone()]));
-                }
             }
             Call::Claim { worker, max } => {
                 let request = ClaimRequest {
@@ -185,7 +178,7 @@ impl Both {
             }
             Call::Heartbeat { worker } => {
                 let mine = self.claims.iter().filter(|(_, _, holder)| *holder == worker);
-                let held: Vec<_> = mine.map(|(id, fence, _)| (*id, *fence)).collect();
+                let held: Vec<u64> = mine.map(|(_, fence, _)| *fence).collect();
                 let kinds = [KINDS[worker].to_owned()];
                 let sorted = |mut pulse: runtime_jobs::store::Pulse| {
                     pulse.held.sort_unstable();

@@ -99,10 +99,12 @@ mod sql {
             let by = i64::try_from(by.as_micros()).unwrap();
             let pool = self.db.postgres().unwrap();
             for sql in [
-                "UPDATE jobs SET run_at = run_at - $1, lease_until = lease_until - $1",
-                "UPDATE jobs_finished SET finished_at = finished_at - $1",
-                "UPDATE job_unique SET until = until - $1",
-                "UPDATE job_workers SET seen = seen - $1",
+                "UPDATE runtime_jobs_ready SET run_at = run_at - $1, rank = rank - $1",
+                "UPDATE runtime_jobs_later SET run_at = run_at - $1, rank = rank - $1",
+                "UPDATE runtime_jobs_leases SET until = until - $1",
+                "UPDATE runtime_jobs_finished SET finished_at = finished_at - $1",
+                "UPDATE runtime_jobs_unique SET until = until - $1",
+                "UPDATE runtime_jobs_workers SET seen = seen - $1",
             ] {
                 runtime_db::sqlx::query(sql).bind(by).execute(pool).await.unwrap();
             }

@@ -1,0 +1,82 @@
+//! One attempt at a job, as a future that never fails and never panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use runtime_kernel::{Carried, Clock, Deadline, Error, ErrorKind, Retry, Source, TraceContext};
+use runtime_resilience::{RetryPolicy, SharedRng};
+use tokio_util::sync::CancellationToken;
+
+use crate::handler::{Handler, JobContext};
+use crate::job::Failure;
+use crate::store::{Claimed, Verdict};
+
+/// Runs a job's handler once, within its time.
+pub(crate) async fn attempt(
+    job: &mut Claimed,
+    handler: &Handler,
+    limit: Duration,
+    cancelled: CancellationToken,
+    clock: &dyn Clock,
+) -> Result<serde_json::Value, Error> {
+    let carried: Carried = serde_json::from_str(&job.context).map_err(|error| {
+        let message = format!("the stored context does not read back: {error}");
+        Error::new(ErrorKind::Invalid, "jobs.corrupt", message)
+    })?;
+    let deadline = Deadline::after(clock, limit);
+    let mut context = carried.resume(Source::Job, clock).with_deadline(deadline);
+    // The first attempt continues the trace that enqueued the job; a later one, perhaps hours later, is a trace of its
+    // own that names it (OpenTelemetry's advice for messages taken again: a link, not a child).
+    let origin = context.trace.trace_id_hex();
+    if job.attempt > 1 {
+        context.trace = TraceContext::root();
+    }
+    let span = tracing::info_span!(
+        "job",
+        id = %job.id,
+        kind = %job.kind,
+        attempt = job.attempt,
+        trace_id = %context.trace.trace_id_hex(),
+        enqueued_in = %origin,
+    );
+    let handed = JobContext {
+        context,
+        id: job.id,
+        attempt: job.attempt,
+        max_attempts: job.max_attempts,
+        cancelled,
+    };
+    let payload = std::mem::take(&mut job.payload);
+    let work = AssertUnwindSafe(async { (handler.run)(handed, payload).await }).catch_unwind();
+    match deadline.run(clock, tracing::Instrument::instrument(work, span)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(panicked(&*panic)),
+        Err(_) => {
+            let message = format!("the attempt took longer than {limit:?}");
+            Err(Error::new(ErrorKind::Timeout, "jobs.timeout", message))
+        }
+    }
+}
+
+/// An internal fault is tried again, since the next deploy may mend it; otherwise the error itself decides.
+pub(crate) fn judge(error: &Error, attempt: u32, max: u32, policy: &RetryPolicy, rng: &mut SharedRng) -> Verdict {
+    let failure = Failure::from(error);
+    let retry = match error.retry() {
+        Retry::Never if error.kind() == ErrorKind::Internal || error.kind() == ErrorKind::Timeout => {
+            Retry::Backoff
+        }
+        retry => retry,
+    };
+    if attempt >= max {
+        return Verdict::Dead(failure);
+    }
+    let delay = policy.next_delay(attempt.min(policy.max_attempts().saturating_sub(1)).max(1), retry, rng);
+    delay.map_or(Verdict::Dead(failure.clone()), |delay| Verdict::Retry(delay, failure))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::new(ErrorKind::Internal, "jobs.panicked", "the handler panicked").with_source(text)
+}

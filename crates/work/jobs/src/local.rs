@@ -1,0 +1,309 @@
+//! What a worker process holds: jobs it has claimed and not begun, those that run, and reports not written yet.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use runtime_kernel::SharedClock;
+use runtime_resilience::{RetryPolicy, SharedRng};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::{attempt, judge};
+use crate::handler::Handlers;
+use crate::job::JobId;
+use crate::metrics::JobMetrics;
+use crate::store::{Claimed, Pulse, Report, Verdict};
+
+/// How many jobs a runner finishes before it lets others run on its thread.
+const TURN: usize = 64;
+
+/// The local side of a worker; shared by its runners, its reporter and its heart.
+pub(crate) struct Local {
+    pub(crate) handlers: Handlers,
+    pub(crate) metrics: JobMetrics,
+    pub(crate) rng: SharedRng,
+    clock: SharedClock,
+    timeout: Duration,
+    policy: RetryPolicy,
+    state: Mutex<State>,
+    reports: Mutex<Vec<Report>>,
+    /// The first report of a batch has come.
+    pub(crate) reported: Notify,
+    /// The queue runs low.
+    pub(crate) room: Notify,
+    /// Everything claimed has been reported.
+    pub(crate) settled: Notify,
+    full: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Claimed>,
+    running: HashMap<JobId, Held>,
+    runners: usize,
+    /// Ended since last asked.
+    ended: usize,
+    /// Jobs of each lease that are not reported yet.
+    leases: BTreeMap<u64, usize>,
+    /// Leases known to be lost.
+    lost: HashSet<u64>,
+    /// Jobs somebody wants cancelled.
+    asked: HashSet<JobId>,
+    /// How far the queue may run down before more is fetched.
+    low: usize,
+}
+
+/// A job that runs.
+struct Held {
+    fence: u64,
+    cancelled: CancellationToken,
+}
+
+/// How much is in hand.
+pub(crate) struct Running {
+    pub(crate) queued: usize,
+    pub(crate) running: usize,
+    /// How many ended since this was last asked.
+    pub(crate) ended: usize,
+}
+
+impl Local {
+    pub(crate) fn new(
+        handlers: Handlers,
+        clock: SharedClock,
+        timeout: Duration,
+        policy: RetryPolicy,
+        rng: SharedRng,
+    ) -> Self {
+        Self {
+            handlers,
+            metrics: JobMetrics::default(),
+            rng,
+            clock,
+            timeout,
+            policy,
+            state: Mutex::default(),
+            reports: Mutex::default(),
+            reported: Notify::new(),
+            room: Notify::new(),
+            settled: Notify::new(),
+            full: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn running(&self) -> Running {
+        let mut state = self.lock();
+        let ended = std::mem::take(&mut state.ended);
+        Running { queued: state.queue.len(), running: state.running.len(), ended }
+    }
+
+    /// Takes claimed jobs in and sees to it that there are runners for them.
+    pub(crate) fn start(self: &Arc<Self>, claimed: Vec<Claimed>, concurrency: usize, runners: &mut JoinSet<()>) {
+        let mut state = self.lock();
+        for job in claimed {
+            *state.leases.entry(job.fence).or_default() += 1;
+            state.queue.push_back(job);
+        }
+        state.low = state.queue.len() / 2;
+        while state.runners < concurrency.min(state.running.len() + state.queue.len()) {
+            state.runners += 1;
+            runners.spawn(run(Arc::clone(self)));
+        }
+    }
+
+    /// The next job and its token; none when the runner should go home.
+    fn next(&self) -> Option<(Claimed, CancellationToken)> {
+        let mut state = self.lock();
+        while let Some(job) = state.queue.pop_front() {
+            if state.queue.len() == state.low {
+                self.room.notify_one();
+            }
+            if state.lost.contains(&job.fence) {
+                // Somebody else's by now.
+                state.leave(&job);
+                continue;
+            }
+            let cancelled = CancellationToken::new();
+            if state.asked.contains(&job.id) {
+                cancelled.cancel();
+            }
+            state.running.insert(job.id, Held { fence: job.fence, cancelled: cancelled.clone() });
+            return Some((job, cancelled));
+        }
+        state.runners -= 1;
+        None
+    }
+
+    fn end(&self, id: JobId, fence: u64, verdict: Verdict) {
+        {
+            let mut state = self.lock();
+            state.running.remove(&id);
+            state.ended += 1;
+        }
+        self.add_reports([Report { id, fence, verdict }]);
+    }
+
+    fn add_reports(&self, more: impl IntoIterator<Item = Report>) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = reports.len();
+        reports.extend(more);
+        let after = reports.len();
+        drop(reports);
+        if before == 0 && after > 0 {
+            self.reported.notify_one();
+        }
+        // Told at each power of two above the usual mark as well: cheap, and never missed.
+        if after >= 512 && (before < 512 || after.is_power_of_two()) {
+            self.full.notify_one();
+        }
+    }
+
+    /// How many reports wait.
+    pub(crate) fn reports(&self) -> usize {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Waits until so many reports wait.
+    pub(crate) async fn full(&self, count: usize) {
+        while self.reports() < count {
+            self.full.notified().await;
+        }
+    }
+
+    pub(crate) fn take_reports(&self, max: usize) -> Vec<Report> {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if reports.len() <= max {
+            return std::mem::take(&mut *reports);
+        }
+        let rest = reports.split_off(max);
+        std::mem::replace(&mut *reports, rest)
+    }
+
+    pub(crate) fn put_back(&self, batch: Vec<Report>) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.splice(0..0, batch);
+    }
+
+    /// Reports that were written: their leases need no heartbeat for them any more.
+    pub(crate) fn forget(&self, batch: &[Report]) {
+        let mut state = self.lock();
+        for report in batch {
+            state.asked.remove(&report.id);
+            state.leave_lease(report.fence);
+        }
+        if state.leases.is_empty() {
+            self.settled.notify_one();
+        }
+    }
+
+    /// Whether nothing claimed is left unreported.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.lock().leases.is_empty()
+    }
+
+    /// The leases held.
+    pub(crate) fn leases(&self) -> Vec<u64> {
+        self.lock().leases.keys().copied().collect()
+    }
+
+    /// Tells handlers whose lease is lost, or whose job is to be cancelled, to stop.
+    pub(crate) fn follow(&self, known: &[u64], pulse: &Pulse) {
+        let mut state = self.lock();
+        for fence in known.iter().filter(|fence| !pulse.held.contains(fence)) {
+            if state.leases.contains_key(fence) {
+                state.lost.insert(*fence);
+            }
+        }
+        let state = &mut *state;
+        state.asked.extend(&pulse.cancel);
+        for (id, held) in &state.running {
+            if state.lost.contains(&held.fence) || state.asked.contains(id) {
+                held.cancelled.cancel();
+            }
+        }
+    }
+
+    /// Reports jobs not begun as given back.
+    pub(crate) fn give_back_queued(&self) {
+        let queue = std::mem::take(&mut self.lock().queue);
+        self.add_reports(queue.into_iter().map(|job| given_back(job.id, job.fence)));
+    }
+
+    pub(crate) fn stop_all(&self) {
+        for held in self.lock().running.values() {
+            held.cancelled.cancel();
+        }
+    }
+
+    /// Reports jobs that were cut as given back.
+    pub(crate) fn give_back_running(&self) {
+        let running = std::mem::take(&mut self.lock().running);
+        self.add_reports(running.into_iter().map(|(id, held)| given_back(id, held.fence)));
+    }
+}
+
+impl State {
+    fn leave(&mut self, job: &Claimed) {
+        self.leave_lease(job.fence);
+    }
+
+    fn leave_lease(&mut self, fence: u64) {
+        if let Some(open) = self.leases.get_mut(&fence) {
+            *open -= 1;
+            if *open == 0 {
+                self.leases.remove(&fence);
+                self.lost.remove(&fence);
+            }
+        }
+    }
+}
+
+fn given_back(id: JobId, fence: u64) -> Report {
+    Report { id, fence, verdict: Verdict::Released(Duration::ZERO) }
+}
+
+/// Runs jobs one after another until there are none.
+async fn run(local: Arc<Local>) {
+    let mut rng = local.rng.clone();
+    let mut turn = 0;
+    while let Some((mut job, cancelled)) = local.next() {
+        let verdict = one(&local, &mut job, cancelled, &mut rng).await;
+        local.end(job.id, job.fence, verdict);
+        turn += 1;
+        if turn % TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn one(local: &Local, job: &mut Claimed, cancelled: CancellationToken, rng: &mut SharedRng) -> Verdict {
+    if cancelled.is_cancelled() {
+        return Verdict::Cancelled;
+    }
+    let Some(handler) = local.handlers.get(&job.kind) else {
+        // Claimed for a kind this worker does not handle: not its to judge.
+        return Verdict::Released(Duration::ZERO);
+    };
+    let clock = &*local.clock;
+    let began = clock.now();
+    let limit = job.timeout.unwrap_or(local.timeout);
+    let result = attempt(job, handler, limit, cancelled.clone(), clock).await;
+    let verdict = match result {
+        Ok(value) => Verdict::Completed(value),
+        Err(_) if local.lock().asked.contains(&job.id) => Verdict::Cancelled,
+        // Stopped by us, not by its own failure.
+        Err(_) if cancelled.is_cancelled() => Verdict::Released(Duration::ZERO),
+        Err(error) => {
+            let policy = handler.policy.as_ref().unwrap_or(&local.policy);
+            judge(&error, job.attempt, job.max_attempts, policy, rng)
+        }
+    };
+    local.metrics.ended(&job.kind, &verdict, clock.now().saturating_duration_since(began));
+    verdict
+}

@@ -1,0 +1,314 @@
+//! What people ask: where a job stands, which jobs there are, to stop one, to try dead ones again.
+
+use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
+use runtime_db::{Dialect, Tx, on_connection};
+use runtime_kernel::Uuid;
+
+use super::SqlStore;
+use super::lease::{self, Standing};
+use super::row::{
+    COLUMNS, End, FINISHED, Row, finished_of, number, read, state_number, timestamp, waiting_of,
+};
+use super::write::{Table, write_finished, write_waiting};
+use crate::error::JobsError;
+use crate::job::{Attempt, AttemptOutcome, Job, JobId, JobState};
+use crate::store::{Filter, rank};
+
+/// Where a job was found.
+enum Found {
+    Waiting(Table, Row),
+    Running(Box<Standing>, usize),
+    Finished(Row, End),
+}
+
+impl Found {
+    fn tenant(&self) -> &str {
+        match self {
+            Self::Waiting(_, row) | Self::Finished(row, _) => &row.tenant,
+            Self::Running(standing, place) => {
+                standing.lease.rows.get(*place).map_or("", |row| row.tenant.as_str())
+            }
+        }
+    }
+}
+
+impl SqlStore {
+    /// Looks wherever a job can be. A job moves while one looks: what was passed already is looked at again.
+    async fn locate(&self, tx: &mut Tx, id: JobId, lock: bool) -> Result<Option<Found>, JobsError> {
+        let uuid = id.as_uuid();
+        let lock = if lock && tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+        for _ in 0..3 {
+            for table in [Table::Later, Table::Ready] {
+                let sql = format!("SELECT {COLUMNS} FROM {} WHERE id = $1 {lock}", table.name());
+                let row = on_connection!(tx, conn => {
+                    match sqlx::query(AssertSqlSafe(sql.clone())).bind(uuid).fetch_optional(&mut *conn).await? {
+                        Some(row) => Some(waiting_of(&row)?),
+                        None => None,
+                    }
+                })?;
+                if let Some(row) = row {
+                    return Ok(Some(Found::Waiting(table, row)));
+                }
+            }
+            for standing in lease::all(tx, Some(uuid)).await? {
+                if let Some(place) = standing.lease.place(uuid).filter(|place| !standing.ended.has(*place)) {
+                    return Ok(Some(Found::Running(Box::new(standing), place)));
+                }
+            }
+            let sql = format!("SELECT {FINISHED} FROM runtime_jobs_finished WHERE id = $1");
+            let row = on_connection!(tx, conn => {
+                match sqlx::query(AssertSqlSafe(sql.clone())).bind(uuid).fetch_optional(&mut *conn).await? {
+                    Some(row) => Some(finished_of(&row)?),
+                    None => None,
+                }
+            })?;
+            if let Some((row, end)) = row {
+                return Ok(Some(Found::Finished(row, end)));
+            }
+            if tx.dialect() == Dialect::Sqlite {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn find(
+        &self,
+        tx: &mut Tx,
+        id: JobId,
+        tenant: Option<&str>,
+    ) -> Result<Option<Job>, JobsError> {
+        let now = self.now(tx).await?;
+        let Some(found) = self.locate(tx, id, false).await? else { return Ok(None) };
+        if tenant.is_some_and(|tenant| tenant != found.tenant()) {
+            return Ok(None);
+        }
+        let mut attempts = attempts(tx, id).await?;
+        let mut job = match &found {
+            Found::Waiting(_, row) => row.job(waiting_state(row, now), None)?,
+            Found::Running(standing, place) => {
+                let Some(row) = standing.lease.rows.get(*place) else { return Ok(None) };
+                attempts.push(attempt(row, &standing.lease.worker, standing.lease.claimed_at, None));
+                Job { cancel_requested: cancelling(tx, id).await?, ..row.job(JobState::Running, None)? }
+            }
+            Found::Finished(row, end) => {
+                if end.state == JobState::Completed
+                    && let (Some(worker), Some(started)) = (&end.worker, end.started)
+                {
+                    attempts.push(attempt(row, worker, started, Some(end.at)));
+                }
+                row.job(end.state, Some(end))?
+            }
+        };
+        job.attempts = attempts;
+        Ok(Some(job))
+    }
+
+    pub(super) async fn stop(
+        &self,
+        tx: &mut Tx,
+        id: JobId,
+        tenant: Option<&str>,
+    ) -> Result<JobState, JobsError> {
+        let now = self.now(tx).await?;
+        let found = self.locate(tx, id, true).await?;
+        let visible = |found: &Found| tenant.is_none_or(|tenant| tenant == found.tenant());
+        match found.filter(visible).ok_or(JobsError::NotFound(id))? {
+            Found::Waiting(table, row) => {
+                let sql = format!("DELETE FROM {} WHERE id = $1", table.name());
+                on_connection!(tx, conn => {
+                    sqlx::query(AssertSqlSafe(sql.clone())).bind(row.id).execute(&mut *conn).await?.rows_affected()
+                })?;
+                let state = JobState::Cancelled;
+                let end = End { state, at: now, started: None, worker: None, result: None };
+                write_finished(tx, &[(&row, end)]).await?;
+                Ok(state)
+            }
+            Found::Running(standing, _) => {
+                let sql = "INSERT INTO runtime_jobs_cancels (job_id, lease) VALUES ($1, $2)
+                    ON CONFLICT (job_id) DO UPDATE SET lease = excluded.lease";
+                let lease = standing.lease.id;
+                on_connection!(tx, conn => {
+                    sqlx::query(sql).bind(id.as_uuid()).bind(lease).execute(&mut *conn).await?.rows_affected()
+                })?;
+                Ok(JobState::Running)
+            }
+            Found::Finished(_, end) if end.state == JobState::Cancelled => Ok(JobState::Cancelled),
+            Found::Finished(_, end) => {
+                Err(JobsError::WrongState { id, state: end.state.as_str(), action: "cancelled" })
+            }
+        }
+    }
+
+    pub(super) async fn revive(
+        &self,
+        tx: &mut Tx,
+        id: Option<JobId>,
+        filter: &Filter,
+    ) -> Result<u64, JobsError> {
+        let now = self.now(tx).await?;
+        let mut back = Vec::new();
+        for (row, _) in finished(tx, Some(JobState::Dead), id, filter, true).await? {
+            // Whoever holds the key by now has it; a job that cannot have it again stays where it is.
+            if let Some(key) = &row.unique_key
+                && self.take(tx, key, JobId::from(row.id), None).await?.is_some()
+            {
+                continue;
+            }
+            let sql = "DELETE FROM runtime_jobs_finished WHERE id = $1";
+            on_connection!(tx, conn => sqlx::query(sql).bind(row.id).execute(&mut *conn).await?.rows_affected())?;
+            back.push(Row {
+                rank: rank(now, i16::try_from(row.priority).unwrap_or_default(), self.ageing),
+                run_at: now,
+                max_attempts: row.attempt.saturating_add(row.allowance),
+                ..row
+            });
+        }
+        write_waiting(tx, Table::Later, &back).await?;
+        Ok(back.len() as u64)
+    }
+
+    pub(super) async fn page(&self, tx: &mut Tx, filter: &Filter) -> Result<Vec<Job>, JobsError> {
+        let now = self.now(tx).await?;
+        let wanted = |state: JobState| filter.state.is_none_or(|wanted| wanted == state);
+        let mut jobs = Vec::new();
+        if wanted(JobState::Scheduled) || wanted(JobState::Available) {
+            for table in [Table::Later, Table::Ready] {
+                for row in waiting(tx, table, filter, now).await? {
+                    jobs.push(row.job(waiting_state(&row, now), None)?);
+                }
+            }
+        }
+        if wanted(JobState::Running) {
+            let cancelled = all_cancelling(tx).await?;
+            for standing in lease::all(tx, None).await? {
+                for row in standing.lease.open(&standing.ended).filter(|row| row.fits(filter)) {
+                    let cancel_requested = cancelled.contains(&row.id);
+                    jobs.push(Job { cancel_requested, ..row.job(JobState::Running, None)? });
+                }
+            }
+        }
+        if filter.state.is_none_or(JobState::is_finished) {
+            for (row, end) in finished(tx, filter.state, None, filter, false).await? {
+                jobs.push(row.job(end.state, Some(&end))?);
+            }
+        }
+        jobs.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+        // A job that moved while the tables were read may be in two of them.
+        jobs.dedup_by_key(|job| job.id);
+        jobs.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
+        Ok(jobs)
+    }
+}
+
+fn waiting_state(row: &Row, now: i64) -> JobState {
+    if row.run_at > now { JobState::Scheduled } else { JobState::Available }
+}
+
+/// The attempt that runs, or that completed its job.
+fn attempt(row: &Row, worker: &str, started: i64, completed: Option<i64>) -> Attempt {
+    Attempt {
+        number: number(i64::from(row.claims)),
+        worker: worker.to_owned(),
+        started_at: timestamp(started),
+        finished_at: completed.map(timestamp),
+        outcome: completed.map(|_| AttemptOutcome::Completed),
+        error: None,
+    }
+}
+
+async fn attempts(tx: &mut Tx, id: JobId) -> Result<Vec<Attempt>, JobsError> {
+    let sql = "SELECT number, worker, started_at, finished_at, outcome, error FROM runtime_jobs_attempts
+        WHERE job_id = $1 ORDER BY number";
+    on_connection!(tx, conn => {
+        let rows = sqlx::query(sql).bind(id.as_uuid()).fetch_all(&mut *conn).await?;
+        let mut attempts = Vec::with_capacity(rows.len());
+        for row in rows {
+            attempts.push(Attempt {
+                number: number(i64::from(row.try_get::<i32, _>(0)?)),
+                worker: row.try_get(1)?,
+                started_at: timestamp(row.try_get(2)?),
+                finished_at: Some(timestamp(row.try_get(3)?)),
+                outcome: AttemptOutcome::parse(&row.try_get::<String, _>(4)?),
+                error: row.try_get::<Option<String>, _>(5)?.as_deref().map(read).transpose()?,
+            });
+        }
+        Ok(attempts)
+    })?
+}
+
+async fn cancelling(tx: &mut Tx, id: JobId) -> Result<bool, JobsError> {
+    let sql = "SELECT lease FROM runtime_jobs_cancels WHERE job_id = $1";
+    let lease: Option<i64> = on_connection!(tx, conn => {
+        sqlx::query_scalar(sql).bind(id.as_uuid()).fetch_optional(&mut *conn).await?
+    })?;
+    Ok(lease.is_some())
+}
+
+async fn all_cancelling(tx: &mut Tx) -> Result<Vec<Uuid>, JobsError> {
+    let sql = "SELECT job_id FROM runtime_jobs_cancels";
+    Ok(on_connection!(tx, conn => sqlx::query_scalar(sql).fetch_all(&mut *conn).await?)?)
+}
+
+const FITS: &str = "(CAST($1 AS TEXT) IS NULL OR tenant = $1) AND (CAST($2 AS TEXT) IS NULL OR kind = $2) \
+     AND (CAST($3 AS TEXT) IS NULL OR queue = $3)";
+
+async fn waiting(tx: &mut Tx, table: Table, filter: &Filter, now: i64) -> Result<Vec<Row>, JobsError> {
+    let due = match filter.state {
+        Some(JobState::Scheduled) => format!("run_at > {now}"),
+        Some(JobState::Available) => format!("run_at <= {now}"),
+        _ => "1 = 1".to_owned(),
+    };
+    let id = uuid_type(tx.dialect());
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {} WHERE {FITS} AND (CAST($4 AS {id}) IS NULL OR id < $4) AND {due} \
+         ORDER BY id DESC LIMIT $5",
+        table.name()
+    );
+    on_connection!(tx, conn => {
+        let rows = sqlx::query(AssertSqlSafe(sql.clone()))
+            .bind(&filter.tenant)
+            .bind(&filter.kind)
+            .bind(&filter.queue)
+            .bind(filter.before.map(JobId::as_uuid))
+            .bind(i64::from(filter.limit))
+            .fetch_all(&mut *conn)
+            .await?;
+        rows.iter().map(waiting_of).collect()
+    })?
+}
+
+async fn finished(
+    tx: &mut Tx,
+    state: Option<JobState>,
+    only: Option<JobId>,
+    filter: &Filter,
+    lock: bool,
+) -> Result<Vec<(Row, End)>, JobsError> {
+    let state = state.map_or_else(|| "1 = 1".to_owned(), |state| format!("state = {}", state_number(state)));
+    let id = uuid_type(tx.dialect());
+    let lock = if lock { super::locking(tx.dialect()) } else { "" };
+    let sql = format!(
+        "SELECT {FINISHED} FROM runtime_jobs_finished WHERE {FITS} AND (CAST($4 AS {id}) IS NULL OR id < $4) \
+         AND (CAST($6 AS {id}) IS NULL OR id = $6) AND {state} ORDER BY id DESC LIMIT $5 {lock}"
+    );
+    on_connection!(tx, conn => {
+        let rows = sqlx::query(AssertSqlSafe(sql.clone()))
+            .bind(&filter.tenant)
+            .bind(&filter.kind)
+            .bind(&filter.queue)
+            .bind(filter.before.map(JobId::as_uuid))
+            .bind(i64::from(filter.limit))
+            .bind(only.map(JobId::as_uuid))
+            .fetch_all(&mut *conn)
+            .await?;
+        rows.iter().map(finished_of).collect()
+    })?
+}
+
+fn uuid_type(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "BLOB",
+        Dialect::Postgres => "UUID",
+    }
+}

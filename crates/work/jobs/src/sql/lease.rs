@@ -1,0 +1,130 @@
+//! A lease: the jobs one claim took, as one row.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use runtime_db::sqlx::{self, Row as _};
+use runtime_db::{Tx, on_connection};
+use runtime_kernel::Uuid;
+
+use super::row::{Ended, Row, json, read};
+use super::{KEPT_LEASES, SqlStore};
+use crate::error::JobsError;
+use crate::store::ClaimRequest;
+
+/// What a lease holds; never changes. Which of its jobs have ended is the database's to say.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) id: i64,
+    pub(super) worker: String,
+    pub(super) claimed_at: i64,
+    pub(super) rows: Vec<Row>,
+    places: HashMap<Uuid, usize>,
+}
+
+impl Lease {
+    pub(super) fn new(id: i64, worker: String, claimed_at: i64, rows: Vec<Row>) -> Self {
+        let places = rows.iter().enumerate().map(|(place, row)| (row.id, place)).collect();
+        Self { id, worker, claimed_at, rows, places }
+    }
+
+    pub(super) fn place(&self, id: Uuid) -> Option<usize> {
+        self.places.get(&id).copied()
+    }
+
+    /// Its jobs that have not ended.
+    pub(super) fn open<'a>(&'a self, ended: &'a Ended) -> impl Iterator<Item = &'a Row> + 'a {
+        self.rows.iter().enumerate().filter(|(place, _)| !ended.has(*place)).map(|(_, row)| row)
+    }
+}
+
+impl SqlStore {
+    /// Writes a lease over claimed rows and keeps it at hand once the claim is committed.
+    pub(super) async fn write_lease(
+        &self,
+        tx: &mut Tx,
+        request: &ClaimRequest,
+        rows: Vec<Row>,
+    ) -> Result<Lease, JobsError> {
+        let mut ids = String::with_capacity(rows.len() * 37);
+        for row in &rows {
+            let mut buffer = Uuid::encode_buffer();
+            ids.push_str(row.id.hyphenated().encode_lower(&mut buffer));
+            ids.push(' ');
+        }
+        let now = super::clock(tx.dialect(), "$2");
+        let sql = format!(
+            "INSERT INTO runtime_jobs_leases (worker, claimed_at, until, ended, ids, body)
+             SELECT $1, now, now + $3, $4, $5, $6 FROM (SELECT {now} AS now) AS t RETURNING id, claimed_at"
+        );
+        let (body, ended) = (json(&rows)?, Ended::none(rows.len()).0);
+        let (id, claimed_at) = on_connection!(tx, conn => {
+            let row = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+                .bind(&request.worker)
+                .bind(self.local_now())
+                .bind(super::row::micros(request.lease))
+                .bind(&ended)
+                .bind(&ids)
+                .bind(&body)
+                .fetch_one(&mut *conn)
+                .await?;
+            (row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?)
+        })?;
+        Ok(Lease::new(id, request.worker.clone(), claimed_at, rows))
+    }
+
+    pub(super) fn keep(&self, lease: Lease) {
+        let mut kept = self.kept();
+        if kept.len() >= KEPT_LEASES
+            && let Some(oldest) = kept.keys().min().copied()
+        {
+            // Its reports will read it back.
+            kept.remove(&oldest);
+        }
+        kept.insert(lease.id, Arc::new(lease));
+    }
+
+    /// A lease, from memory or from the database.
+    pub(super) async fn lease(&self, tx: &mut Tx, id: i64) -> Result<Option<Arc<Lease>>, JobsError> {
+        let kept = self.kept().get(&id).cloned();
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let sql = "SELECT worker, claimed_at, body FROM runtime_jobs_leases WHERE id = $1";
+        let found = on_connection!(tx, conn => {
+            match sqlx::query(sql).bind(id).fetch_optional(&mut *conn).await? {
+                Some(row) => Some((
+                    row.try_get::<String, _>(0)?,
+                    row.try_get::<i64, _>(1)?,
+                    row.try_get::<String, _>(2)?,
+                )),
+                None => None,
+            }
+        })?;
+        let Some((worker, claimed_at, body)) = found else { return Ok(None) };
+        Ok(Some(Arc::new(Lease::new(id, worker, claimed_at, read(&body)?))))
+    }
+}
+
+/// A lease as it stands in the database.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) lease: Lease,
+    pub(super) ended: Ended,
+}
+
+/// Every lease there is: as many as workers hold, so few.
+pub(super) async fn all(tx: &mut Tx, only: Option<Uuid>) -> Result<Vec<Standing>, JobsError> {
+    let sql = "SELECT id, worker, claimed_at, ended, body FROM runtime_jobs_leases WHERE ids LIKE $1 ORDER BY id";
+    let pattern = only.map_or_else(|| "%".to_owned(), |id| format!("%{id}%"));
+    on_connection!(tx, conn => {
+        let rows = sqlx::query(sql).bind(&pattern).fetch_all(&mut *conn).await?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let rows = read(&row.try_get::<String, _>(4)?)?;
+            let lease = Lease::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, rows);
+            found.push(Standing { lease, ended: Ended(row.try_get(3)?) });
+        }
+        Ok(found)
+    })?
+}
