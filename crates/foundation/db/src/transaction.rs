@@ -23,16 +23,20 @@ pub struct Tx {
     /// `None` only while being dropped.
     conn: Option<TxConn>,
     home: Option<Home>,
+    committed: Vec<OnCommit>,
 }
+
+type OnCommit = Box<dyn FnOnce() + Send>;
 
 /// Where a lent transaction goes when it is dropped.
 #[derive(Clone, Default)]
-pub(crate) struct Home(Arc<Mutex<Option<TxConn>>>);
+pub(crate) struct Home(Arc<Mutex<Option<(TxConn, Vec<OnCommit>)>>>);
 
 impl Home {
     /// The transaction, once it has come back.
     pub(crate) fn take(&self) -> Option<Tx> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(Tx::of)
+        let back = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        back.map(|(conn, committed)| Tx { conn: Some(conn), home: None, committed })
     }
 }
 
@@ -60,7 +64,7 @@ macro_rules! on_conn {
 
 impl Tx {
     fn of(conn: TxConn) -> Self {
-        Self { conn: Some(conn), home: None }
+        Self { conn: Some(conn), home: None, committed: Vec::new() }
     }
 
     /// Makes it come back when it is dropped, instead of being undone.
@@ -121,7 +125,18 @@ impl Tx {
     /// [`DbError::Aborted`] when one of its statements had failed, even if that error was ignored: Postgres would
     /// answer such a `COMMIT` with success and keep nothing. [`DbError::Serialization`] for a lost race.
     pub async fn commit(mut self) -> Result<(), DbError> {
-        on_conn!(self, conn => commit(conn).await)
+        on_conn!(self, conn => commit(conn).await)?;
+        for told in std::mem::take(&mut self.committed) {
+            told();
+        }
+        Ok(())
+    }
+
+    /// Calls `told` once the transaction has been committed, and never when it has not: for waking whoever waits for what
+    /// it wrote. It should be quick, and must not be relied on for more than that: a process may die between the commit
+    /// and the call. What a part registers is called even if that part alone was undone.
+    pub fn on_commit(&mut self, told: impl FnOnce() + Send + 'static) {
+        self.committed.push(Box::new(told));
     }
 
     /// Undoes it now, and waits until that is done.
@@ -148,7 +163,8 @@ impl Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            *home.0.lock().unwrap_or_else(PoisonError::into_inner) = self.conn.take();
+            let committed = std::mem::take(&mut self.committed);
+            *home.0.lock().unwrap_or_else(PoisonError::into_inner) = self.conn.take().map(|conn| (conn, committed));
         }
     }
 }

@@ -11,6 +11,7 @@
 mod breaker;
 mod container;
 mod http;
+mod jobs;
 mod limiter;
 mod limits;
 mod measure;
@@ -20,10 +21,11 @@ mod serve;
 mod shared;
 
 type Area = (&'static str, fn() -> Vec<report::Row>);
-const AREAS: [Area; 7] = [
+const AREAS: [Area; 8] = [
     ("breaker", breaker::rows),
     ("container", container::rows),
     ("http", http::rows),
+    ("jobs", jobs::rows),
     ("limiter", limiter::rows),
     ("limits", limits::rows),
     ("pipeline", pipeline::rows),

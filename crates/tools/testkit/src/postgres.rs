@@ -72,9 +72,20 @@ impl Server {
     /// # Errors
     /// Postgres is not installed, or does not start.
     pub async fn start() -> Result<Self, TestkitError> {
-        blocking(|| {
-            let folder = tempfile::Builder::new().prefix("runtime-postgres-").tempdir()?.keep();
-            let cluster = Cluster::create(&folder)?;
+        Self::start_in(&std::env::temp_dir(), &[]).await
+    }
+
+    /// Starts a server of its own whose data lie in a new folder under `parent`, with settings of its own:
+    /// `("shared_buffers", "1GB")`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); the folder cannot be written.
+    pub async fn start_in(parent: &Path, settings: &[(&str, &str)]) -> Result<Self, TestkitError> {
+        let parent = parent.to_path_buf();
+        let settings = settings.iter().map(|(key, value)| format!(" -c {key}={value}")).collect::<String>();
+        blocking(move || {
+            let folder = tempfile::Builder::new().prefix("runtime-postgres-").tempdir_in(parent)?.keep();
+            let cluster = Cluster { settings, ..Cluster::create(&folder)? };
             let port = crate::free_port()?;
             cluster.start(port)?;
             cluster.watch(&shared::this_process_lives())?;
@@ -154,6 +165,8 @@ struct Cluster {
     programs: PathBuf,
     /// Postgres refuses to run as root.
     user: Option<(u32, u32)>,
+    /// Beside the usual ones.
+    settings: String,
 }
 
 impl Cluster {
@@ -167,7 +180,7 @@ impl Cluster {
         if let Some((uid, gid)) = user {
             std::os::unix::fs::chown(folder, Some(uid), Some(gid))?;
         }
-        let cluster = Self { folder: folder.to_path_buf(), programs, user };
+        let cluster = Self { folder: folder.to_path_buf(), programs, user, settings: String::new() };
         let mut initdb = cluster.command("initdb");
         initdb.args([
             "--auth=trust",
@@ -187,8 +200,9 @@ impl Cluster {
 
     fn start(&self, port: u16) -> Result<(), TestkitError> {
         let options = format!(
-            "-p {port} -h 127.0.0.1 -k {} -c max_connections=300 -c shared_buffers=64MB",
-            self.folder.display()
+            "-p {port} -h 127.0.0.1 -k {} -c max_connections=300 -c shared_buffers=64MB{}",
+            self.folder.display(),
+            self.settings
         );
         let mut start = self.command("pg_ctl");
         start.args(["-w", "-t", "60", "-D"]).arg(self.data()).arg("-o").arg(options);

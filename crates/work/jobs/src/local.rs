@@ -53,6 +53,7 @@ struct State {
     asked: HashSet<JobId>,
     /// How far the queue may run down before more is fetched.
     low: usize,
+    given_up: bool,
 }
 
 /// A job that runs.
@@ -205,6 +206,16 @@ impl Local {
     /// Whether nothing claimed is left unreported.
     pub(crate) fn is_settled(&self) -> bool {
         self.lock().leases.is_empty()
+    }
+
+    /// The store takes no reports: nothing more is to be waited for.
+    pub(crate) fn give_up(&self) {
+        self.lock().given_up = true;
+        self.settled.notify_one();
+    }
+
+    pub(crate) fn given_up(&self) -> bool {
+        self.lock().given_up
     }
 
     /// The leases held.

@@ -54,7 +54,7 @@ impl Jobs {
     ) -> Result<Vec<Enqueued>, JobsError> {
         let inserts = self.inserts(context, jobs)?;
         let done = self.store.insert(inserts).await?;
-        self.wake.notify_one();
+        self.tell();
         Ok(done)
     }
 
@@ -73,7 +73,7 @@ impl Jobs {
 
     /// Enqueues a job inside a transaction of the caller's: it exists when, and only when, that commits.
     ///
-    /// Workers learn of it by polling, at most `poll_interval` after the commit.
+    /// One round trip, unless it has a unique key. Workers are told once the transaction has been committed.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
@@ -87,6 +87,8 @@ impl Jobs {
     ) -> Result<Enqueued, JobsError> {
         let inserts = self.inserts(context, vec![job])?;
         let mut done = store.insert_in(tx, &inserts).await?;
+        let jobs = self.clone();
+        tx.on_commit(move || jobs.tell());
         done.pop().ok_or_else(|| JobsError::Corrupt("the store answered for no job".to_owned()))
     }
 
@@ -124,7 +126,7 @@ impl Jobs {
             let job = self.get(context, id).await?;
             return Err(JobsError::WrongState { id, state: job.state.as_str(), action: "redriven" });
         }
-        self.wake.notify_one();
+        self.tell();
         Ok(())
     }
 
@@ -134,7 +136,7 @@ impl Jobs {
     /// What the store brings.
     pub async fn redrive_all(&self, context: &Context, filter: Filter) -> Result<u64, JobsError> {
         let count = self.store.redrive(None, &within(context, filter)).await?;
-        self.wake.notify_one();
+        self.tell();
         Ok(count)
     }
 
@@ -154,6 +156,12 @@ impl Jobs {
     /// The limits in force.
     pub fn config(&self) -> &JobsConfig {
         &self.config
+    }
+
+    /// Wakes the workers of this process, and of others.
+    fn tell(&self) {
+        self.wake.notify_one();
+        self.store.announce();
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {

@@ -209,6 +209,14 @@ pub trait JobStore: Send + Sync + 'static {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError>;
     /// Whether a claim may find something, for one cheap question while nothing happens.
     async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError>;
+    /// Tells workers of other processes, soon and as cheaply as it can, that jobs may have become due. Polling finds what
+    /// is not told.
+    fn announce(&self) {}
+    /// Waits until another process [announces](Self::announce), or until that may have been missed. A store that cannot
+    /// tell waits for ever.
+    async fn announced(&self) {
+        std::future::pending().await
+    }
     /// Extends the leases a worker knows it holds and that have not run out, and notes which kinds it handles. A lease
     /// whose answer was lost on its way is not among them, so it runs out and its jobs are rescued.
     async fn heartbeat(

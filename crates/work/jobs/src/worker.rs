@@ -95,17 +95,15 @@ impl Worker {
         let mut helpers = JoinSet::new();
         let ended = CancellationToken::new();
         helpers.spawn(beat(self.jobs.clone(), self.name.clone(), Arc::clone(&self.local), ended.clone()));
+        helpers.spawn(listen(self.jobs.clone(), ended.clone()));
         let reported = CancellationToken::new();
         helpers.spawn(report(self.jobs.clone(), Arc::clone(&self.local), reported.clone()));
         let mut runners = JoinSet::new();
         self.work(stop, &mut runners).await;
         self.drain(runners).await;
         reported.cancel();
-        while !self.local.is_settled() {
-            tokio::select! {
-                () = self.local.settled.notified() => {}
-                _ = helpers.join_next() => break,
-            }
+        while !self.local.is_settled() && !self.local.given_up() {
+            self.local.settled.notified().await;
         }
         ended.cancel();
         while helpers.join_next().await.is_some() {}
@@ -240,11 +238,22 @@ async fn report(jobs: Jobs, local: Arc<Local>, last: CancellationToken) {
                 if last.is_cancelled() && refused >= 50 {
                     let jobs = local.reports();
                     tracing::error!(jobs, "the store took no reports before the end; their leases will run out");
+                    local.give_up();
                     return;
                 }
                 // Until then the heartbeat keeps the leases.
                 jobs.clock().sleep(Duration::from_millis(100)).await;
             }
+        }
+    }
+}
+
+/// Wakes the worker when another process has enqueued something.
+async fn listen(jobs: Jobs, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = jobs.store().announced() => jobs.wake.notify_one(),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! ended by touching one row. What ends is copied into `finished`, or back into `later`. Every step is one transaction.
 
 mod admin;
+#[cfg(feature = "postgres")]
+mod bell;
 mod claim;
 #[cfg(feature = "postgres")]
 mod copy;
@@ -46,12 +48,21 @@ pub struct SqlStore {
     low: Arc<LowWater>,
     /// What this process has claimed and not yet ended.
     leases: Arc<Mutex<HashMap<i64, Arc<Lease>>>>,
+    #[cfg(feature = "postgres")]
+    bell: Arc<bell::Bell>,
 }
 
 impl SqlStore {
     /// Jobs in this database. Its tables come with [`migrations`](crate::migrations).
     pub fn new(db: Database) -> Self {
-        Self { db, ageing: AGEING, low: Arc::default(), leases: Arc::default() }
+        Self {
+            db,
+            ageing: AGEING,
+            low: Arc::default(),
+            leases: Arc::default(),
+            #[cfg(feature = "postgres")]
+            bell: Arc::default(),
+        }
     }
 
     /// How much longer a job may have waited and still be overtaken by one that is one level more urgent; the same for all
@@ -145,6 +156,21 @@ impl JobStore for SqlStore {
 
     async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError> {
         self.look(request).await
+    }
+
+    fn announce(&self) {
+        #[cfg(feature = "postgres")]
+        if self.db.dialect() == Dialect::Postgres {
+            self.bell.ring(&self.db);
+        }
+    }
+
+    async fn announced(&self) {
+        #[cfg(feature = "postgres")]
+        if self.db.dialect() == Dialect::Postgres {
+            return self.bell.hear(&self.db).await;
+        }
+        std::future::pending().await
     }
 
     async fn heartbeat(

@@ -146,4 +146,50 @@ mod sql {
             assert_eq!(jobs.get(&context, done.id).await.is_ok(), commit);
         }
     }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn workers_of_other_processes_are_told_and_need_not_poll() {
+        use runtime_jobs::{Handlers, Jobs, JobsConfig, NewJob, Worker};
+        use runtime_kernel::{Context, Source, SystemClock};
+
+        let database = runtime_testkit::postgres::database().await.unwrap();
+        // Two handles that share nothing stand for two processes; neither polls within the test's time.
+        let mut config = JobsConfig::default();
+        config.poll_interval = Duration::from_hours(1);
+        let mut handles = Vec::new();
+        for _ in 0..2 {
+            let db = open(database.url(), SystemClock::shared()).await;
+            let store = SqlStore::new(db.clone());
+            handles.push((Jobs::new(store.clone(), config.clone(), SystemClock::shared()), store, db));
+        }
+        let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let handlers = Handlers::new().handle_value("a", move |_, payload| {
+            let done = done.clone();
+            async move {
+                let _ = done.send(payload.clone());
+                Ok(payload)
+            }
+        });
+        let worker = Worker::new(handles[0].0.clone(), handlers).unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(async move { worker.run(async { drop(stopped.await) }).await });
+        let (jobs, store, db) = &handles[1];
+        let context = Context::new(Source::Internal, &SystemClock);
+        // Until the worker listens, what it is told is not heard; after that, each is.
+        for n in 0..50 {
+            let job = NewJob::new("a", serde_json::json!(n));
+            if n % 2 == 0 {
+                jobs.enqueue(&context, job).await.unwrap();
+            } else {
+                let mut tx = db.begin(&context).await.unwrap();
+                jobs.enqueue_in(&mut tx, store, &context, job).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
+            assert_eq!(heard.unwrap(), Some(serde_json::json!(n)));
+        }
+        stop.send(()).unwrap();
+        running.await.unwrap();
+    }
 }
