@@ -40,13 +40,8 @@ pub(crate) async fn attempt(
         trace_id = %context.trace.trace_id_hex(),
         enqueued_in = %origin,
     );
-    let handed = JobContext {
-        context,
-        id: job.id,
-        attempt: job.attempt,
-        max_attempts: job.max_attempts,
-        cancelled,
-    };
+    let handed =
+        JobContext { context, id: job.id, attempt: job.attempt, max_attempts: job.max_attempts, cancelled };
     let payload = std::mem::take(&mut job.payload);
     let work = AssertUnwindSafe(async { (handler.run)(handed, payload).await }).catch_unwind();
     match deadline.run(clock, tracing::Instrument::instrument(work, span)).await {
@@ -60,7 +55,13 @@ pub(crate) async fn attempt(
 }
 
 /// An internal fault is tried again, since the next deploy may mend it; otherwise the error itself decides.
-pub(crate) fn judge(error: &Error, attempt: u32, max: u32, policy: &RetryPolicy, rng: &mut SharedRng) -> Verdict {
+pub(crate) fn judge(
+    error: &Error,
+    attempt: u32,
+    max: u32,
+    policy: &RetryPolicy,
+    rng: &mut SharedRng,
+) -> Verdict {
     let failure = Failure::from(error);
     let retry = match error.retry() {
         Retry::Never if error.kind() == ErrorKind::Internal || error.kind() == ErrorKind::Timeout => {

@@ -1,10 +1,13 @@
 //! What an operator sets about jobs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runtime_kernel::units::{self, ByteSize};
 use runtime_resilience::{RetryConfig, RetryPolicy};
 use serde::{Deserialize, Serialize};
+
+use crate::limit::Limit;
 
 /// The section `jobs`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct JobsConfig {
     /// Delays between attempts: exponential from 1 s to 1 h with full jitter unless told. How often a job is tried is
     /// the job's own `max_attempts`.
     pub retry: RetryConfig,
+    /// What holds for jobs that share a key, by kind: `limits."mail.send" = { concurrency = 2, rate = 100, per = "1m" }`.
+    pub limits: BTreeMap<String, Limit>,
     /// How long completed jobs are kept; `null` for ever. 24 h unless told.
     #[serde(with = "units::duration_option")]
     pub keep_completed: Option<Duration>,
@@ -75,6 +80,7 @@ impl Default for JobsConfig {
             drain: Duration::from_secs(10),
             max_payload: ByteSize::mib(1),
             retry,
+            limits: BTreeMap::new(),
             keep_completed: Some(day),
             keep_dead: Some(day * 30),
             keep_cancelled: Some(day),
@@ -108,6 +114,11 @@ impl JobsConfig {
         }
         if self.prefetch > 100_000 {
             return Some(("prefetch", "must be at most 100000".to_owned()));
+        }
+        if let Some((kind, problem)) =
+            self.limits.iter().find_map(|(kind, limit)| Some((kind, limit.problem()?)))
+        {
+            return Some(("limits", format!("of `{kind}` {problem}")));
         }
         if self.queues.is_empty() {
             return Some(("queues", "must name at least one queue".to_owned()));

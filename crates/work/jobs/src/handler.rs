@@ -1,6 +1,6 @@
 //! What runs a job: typed handlers, by kind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::JobId;
+use crate::limit::Limit;
 
 /// A payload type and the name of its kind.
 pub trait JobKind: Serialize + DeserializeOwned + Send + 'static {
@@ -46,6 +47,7 @@ type HandlerFn = dyn Fn(JobContext, String) -> HandlerFuture + Send + Sync;
 pub(crate) struct Handler {
     pub(crate) run: Arc<HandlerFn>,
     pub(crate) policy: Option<RetryPolicy>,
+    pub(crate) limit: Option<Limit>,
 }
 
 /// The handlers of a worker, by kind.
@@ -97,7 +99,7 @@ impl Handlers {
         Fut: Future<Output = Result<Value, Error>> + Send + 'static,
     {
         let run: Arc<HandlerFn> = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
-        self.by_kind.insert(kind, Handler { run, policy: None });
+        self.by_kind.insert(kind, Handler { run, policy: None, limit: None });
         self
     }
 
@@ -109,6 +111,20 @@ impl Handlers {
             handler.policy = Some(policy);
         }
         self
+    }
+
+    /// What holds for a kind's jobs that share a key; one after another unless told. The section's `limits` come first.
+    #[must_use]
+    pub fn limit(mut self, kind: &str, limit: Limit) -> Self {
+        if let Some(handler) = self.by_kind.get_mut(kind) {
+            handler.limit = Some(limit);
+        }
+        self
+    }
+
+    pub(crate) fn limits(&self) -> BTreeMap<String, Limit> {
+        let limits = self.by_kind.iter().filter_map(|(kind, handler)| Some((kind.clone(), handler.limit?)));
+        limits.collect()
     }
 
     /// The kinds handled.

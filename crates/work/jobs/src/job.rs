@@ -92,6 +92,9 @@ pub struct NewJob {
     pub unique_key: Option<String>,
     /// Keeps the key taken for so long after enqueueing, whether or not the job has finished.
     pub unique_for: Option<Duration>,
+    /// Whom or what it concerns: jobs of one tenant, kind and queue that share a key run under the kind's
+    /// [`Limit`](crate::Limit), one after another unless told.
+    pub key: Option<String>,
 }
 
 impl NewJob {
@@ -107,6 +110,7 @@ impl NewJob {
             timeout: None,
             unique_key: None,
             unique_for: None,
+            key: None,
         }
     }
 
@@ -149,6 +153,13 @@ impl NewJob {
     #[must_use]
     pub fn unique(mut self, key: impl Into<String>) -> Self {
         self.unique_key = Some(key.into());
+        self
+    }
+
+    /// Runs it under the kind's limit together with the jobs that share this key.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
         self
     }
 

@@ -5,10 +5,11 @@ mod config;
 mod error;
 mod handler;
 mod job;
-mod local;
 #[cfg(feature = "testkit")]
 #[expect(clippy::expect_used, reason = "a broken law fails by panicking")]
 pub mod laws;
+mod limit;
+mod local;
 mod memory;
 mod metrics;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -25,6 +26,7 @@ pub use config::JobsConfig;
 pub use error::JobsError;
 pub use handler::{Handlers, JobContext, JobKind};
 pub use job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState, NewJob};
+pub use limit::Limit;
 pub use memory::MemoryStore;
 pub use metrics::JobMetrics;
 #[cfg(feature = "module")]

@@ -105,7 +105,12 @@ impl Local {
     }
 
     /// Takes claimed jobs in and sees to it that there are runners for them.
-    pub(crate) fn start(self: &Arc<Self>, claimed: Vec<Claimed>, concurrency: usize, runners: &mut JoinSet<()>) {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        claimed: Vec<Claimed>,
+        concurrency: usize,
+        runners: &mut JoinSet<()>,
+    ) {
         let mut state = self.lock();
         for job in claimed {
             *state.leases.entry(job.fence).or_default() += 1;
@@ -232,7 +237,12 @@ impl Local {
             }
         }
         let state = &mut *state;
-        state.asked.extend(&pulse.cancel);
+        for id in &pulse.cancel {
+            // One that has been reported meanwhile may be claimed again some day.
+            if state.running.contains_key(id) || state.queue.iter().any(|job| job.id == *id) {
+                state.asked.insert(*id);
+            }
+        }
         for (id, held) in &state.running {
             if state.lost.contains(&held.fence) || state.asked.contains(id) {
                 held.cancelled.cancel();

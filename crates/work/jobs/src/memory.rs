@@ -10,8 +10,8 @@ use runtime_kernel::{SharedClock, Timestamp};
 use crate::error::JobsError;
 use crate::job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Probe, Pulse, Receipt, Report, Rescued,
-    Retention, Stats, Verdict, lost, rank, unique_name,
+    AGEING, ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pause, Probe, Pulse, Receipt, Report,
+    Rescued, Retention, Stats, Verdict, limit_name, lost, rank, unique_name,
 };
 
 /// Jobs in memory. Gone with the process; passes the same laws as the databases until then.
@@ -28,12 +28,30 @@ struct State {
     unique: HashMap<String, (JobId, Option<Timestamp>)>,
     workers: HashMap<String, (Vec<String>, Timestamp)>,
     leases: u64,
+    /// Theoretical arrival times, by queue, kind and key.
+    tats: HashMap<Slot, i64>,
+    paused: BTreeSet<Pause>,
 }
+
+/// What a claim takes.
+#[derive(Default)]
+struct Claimable {
+    /// The jobs, in order.
+    jobs: Vec<JobId>,
+    /// The theoretical arrival times of their keys thereafter.
+    tats: HashMap<Slot, i64>,
+    /// When a pace lets the next one in.
+    opens: Option<i64>,
+}
+
+/// A queue, a kind and a key.
+type Slot = (String, String, String);
 
 struct Entry {
     job: Job,
     tenant: String,
     unique: Option<String>,
+    key: Option<String>,
     allowance: u32,
     payload: String,
     context: String,
@@ -124,6 +142,64 @@ impl State {
         true
     }
 
+    fn is_paused(&self, queue: &str, kind: &str) -> bool {
+        self.paused
+            .iter()
+            .any(|pause| pause.queue == queue && pause.kind.as_ref().is_none_or(|paused| paused == kind))
+    }
+
+    /// What a claim takes.
+    fn claimable(&self, request: &ClaimRequest, now: Timestamp, ageing: Duration) -> Claimable {
+        let mut due: Vec<_> = self
+            .jobs
+            .values()
+            .filter(|entry| entry.job.state == JobState::Available && entry.job.run_at <= now)
+            .filter(|entry| {
+                request.kinds.contains(&entry.job.kind)
+                    && request.queues.contains(&entry.job.queue)
+                    && !self.is_paused(&entry.job.queue, &entry.job.kind)
+            })
+            .map(|entry| (rank(entry.job.run_at.as_microsecond(), entry.job.priority, ageing), entry.job.id))
+            .collect();
+        due.sort_unstable();
+        let slot = |entry: &Entry| {
+            entry.key.as_ref().map(|key| (entry.job.queue.clone(), entry.job.kind.clone(), key.clone()))
+        };
+        let mut running: HashMap<_, u32> = HashMap::new();
+        for slot in self.jobs.values().filter(|entry| entry.job.state == JobState::Running).filter_map(slot) {
+            *running.entry(slot).or_default() += 1;
+        }
+        let max = usize::try_from(request.max).unwrap_or(usize::MAX);
+        let (mut found, mut blocked) = (Claimable::default(), BTreeSet::new());
+        for (_, id) in due {
+            if found.jobs.len() >= max {
+                break;
+            }
+            let Some(entry) = self.jobs.get(&id) else { continue };
+            if let Some(slot) = slot(entry) {
+                let limit = request.limit(&entry.job.kind);
+                let at_once = running.entry(slot.clone()).or_default();
+                let known = found.tats.get(&slot).or_else(|| self.tats.get(&slot));
+                let tat = known.copied().unwrap_or(i64::MIN);
+                let (pace, now) = (limit.pace(), now.as_microsecond());
+                let full = limit.concurrency.is_some_and(|most| *at_once >= most);
+                let early = limit.rate.is_some() && pace.opens(tat) > now;
+                if blocked.contains(&slot) || full || early {
+                    if early && !full {
+                        found.opens = found.opens.into_iter().chain([pace.opens(tat)]).min();
+                    }
+                    // What comes later under this key must not overtake it.
+                    blocked.insert(slot);
+                    continue;
+                }
+                *at_once += 1;
+                found.tats.insert(slot, pace.begun(tat, now));
+            }
+            found.jobs.push(id);
+        }
+        found
+    }
+
     fn matching<'a>(&'a self, filter: &'a Filter, now: Timestamp) -> impl Iterator<Item = (JobId, Job)> + 'a {
         self.jobs.iter().rev().filter_map(move |(id, entry)| {
             let job = entry.present(now);
@@ -159,6 +235,7 @@ impl JobStore for MemoryStore {
                 state.unique.insert(key.clone(), (id, until));
             }
             let payload = job.payload.to_string();
+            let key = job.key.as_ref().map(|key| limit_name(&tenant, key));
             let job = Job {
                 id,
                 kind: job.kind,
@@ -180,7 +257,7 @@ impl JobStore for MemoryStore {
             let allowance = job.max_attempts;
             let context = origin.context.to_string();
             let entry =
-                Entry { job, tenant, unique, allowance, payload, context, fence: 0, lease_until: now };
+                Entry { job, tenant, unique, key, allowance, payload, context, fence: 0, lease_until: now };
             state.jobs.insert(id, entry);
             done.push(Enqueued { id, duplicate: false });
         }
@@ -190,23 +267,15 @@ impl JobStore for MemoryStore {
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError> {
         let now = self.now();
         let mut state = self.lock();
-        let mut due: Vec<_> = state
-            .jobs
-            .values()
-            .map(|entry| &entry.job)
-            .filter(|job| job.state == JobState::Available && job.run_at <= now)
-            .filter(|job| request.kinds.contains(&job.kind) && request.queues.contains(&job.queue))
-            .map(|job| (rank(job.run_at.as_microsecond(), job.priority, self.ageing), job.id))
-            .collect();
-        due.sort_unstable();
-        due.truncate(usize::try_from(request.max).unwrap_or(usize::MAX));
+        let Claimable { jobs: due, tats, .. } = state.claimable(request, now, self.ageing);
+        state.tats.extend(tats);
         if due.is_empty() {
             return Ok(Vec::new());
         }
         state.leases += 1;
         let fence = state.leases;
         let mut claimed = Vec::with_capacity(due.len());
-        for (_, id) in due {
+        for id in due {
             let Some(entry) = state.jobs.get_mut(&id) else { continue };
             entry.fence = fence;
             entry.lease_until = later(now, request.lease);
@@ -239,20 +308,13 @@ impl JobStore for MemoryStore {
     async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError> {
         let now = self.now();
         let state = self.lock();
-        let mut probe = Probe::default();
-        for job in state.jobs.values().map(|entry| &entry.job) {
-            let ours = request.kinds.contains(&job.kind) && request.queues.contains(&job.queue);
-            if job.state != JobState::Available {
-                continue;
-            }
-            if job.run_at > now {
-                let wait = job.run_at.as_microsecond() - now.as_microsecond();
-                let wait = Duration::from_micros(wait.unsigned_abs());
-                probe.next = Some(probe.next.map_or(wait, |next| next.min(wait)));
-            } else if ours {
-                probe.due = true;
-            }
-        }
+        let later = state.jobs.values().map(|entry| &entry.job);
+        let later = later.filter(|job| job.state == JobState::Available && job.run_at > now);
+        let later = later.map(|job| job.run_at.as_microsecond()).min();
+        let found = state.claimable(request, now, self.ageing);
+        let next = later.into_iter().chain(found.opens).min();
+        let wait = next.map(|at| Duration::from_micros(at.abs_diff(now.as_microsecond())));
+        let probe = Probe { due: !found.jobs.is_empty(), next: wait };
         Ok(probe)
     }
 
@@ -441,6 +503,21 @@ impl JobStore for MemoryStore {
         }
         state.unique.retain(|_, (_, until)| until.is_none_or(|until| until > now));
         Ok(old.len() as u64)
+    }
+
+    async fn set_paused(&self, queue: &str, kind: Option<&str>, paused: bool) -> Result<(), JobsError> {
+        let pause = Pause { queue: queue.to_owned(), kind: kind.map(ToOwned::to_owned) };
+        let mut state = self.lock();
+        if paused {
+            state.paused.insert(pause);
+        } else {
+            state.paused.remove(&pause);
+        }
+        Ok(())
+    }
+
+    async fn paused(&self) -> Result<Vec<Pause>, JobsError> {
+        Ok(self.lock().paused.iter().cloned().collect())
     }
 
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError> {

@@ -25,8 +25,10 @@ CREATE TABLE runtime_jobs_ready (
   kind TEXT NOT NULL,
   tenant TEXT NOT NULL,
   unique_key TEXT,
+  limit_key TEXT,
   context TEXT NOT NULL,
-  payload TEXT NOT NULL
+  payload TEXT NOT NULL,
+  turn INT NOT NULL
 );
 CREATE INDEX runtime_jobs_ready_due ON runtime_jobs_ready (lane, rank, id);
 CREATE TABLE runtime_jobs_later (
@@ -45,10 +47,53 @@ CREATE TABLE runtime_jobs_later (
   kind TEXT NOT NULL,
   tenant TEXT NOT NULL,
   unique_key TEXT,
+  limit_key TEXT,
   context TEXT NOT NULL,
-  payload TEXT NOT NULL
+  payload TEXT NOT NULL,
+  turn INT NOT NULL
 );
 CREATE INDEX runtime_jobs_later_due ON runtime_jobs_later (run_at, id);
+CREATE TABLE runtime_jobs_keyed (
+  id BLOB PRIMARY KEY,
+  lane BIGINT NOT NULL,
+  rank BIGINT NOT NULL,
+  run_at BIGINT NOT NULL,
+  created_at BIGINT NOT NULL,
+  priority INT NOT NULL,
+  attempt INT NOT NULL,
+  max_attempts INT NOT NULL,
+  allowance INT NOT NULL,
+  claims INT NOT NULL,
+  timeout BIGINT,
+  queue TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  unique_key TEXT,
+  limit_key TEXT,
+  context TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  turn INT NOT NULL
+);
+CREATE INDEX runtime_jobs_keyed_next ON runtime_jobs_keyed (lane, limit_key, rank, id);
+CREATE TABLE runtime_jobs_slots (
+  lane BIGINT NOT NULL,
+  limit_key TEXT NOT NULL,
+  running BIGINT NOT NULL,
+  promoted BIGINT NOT NULL,
+  parked BIGINT NOT NULL,
+  tat BIGINT NOT NULL,
+  open_at BIGINT,
+  concurrency BIGINT,
+  pace BIGINT NOT NULL,
+  tolerance BIGINT NOT NULL,
+  PRIMARY KEY (lane, limit_key)
+);
+CREATE INDEX runtime_jobs_slots_open ON runtime_jobs_slots (open_at) WHERE open_at IS NOT NULL;
+CREATE TABLE runtime_jobs_pauses (
+  queue TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  PRIMARY KEY (queue, kind)
+);
 CREATE TABLE runtime_jobs_leases (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   worker TEXT NOT NULL,
@@ -83,6 +128,7 @@ CREATE TABLE runtime_jobs_finished (
   kind TEXT NOT NULL,
   tenant TEXT NOT NULL,
   unique_key TEXT,
+  limit_key TEXT,
   context TEXT NOT NULL,
   payload TEXT NOT NULL
 );
@@ -128,13 +174,37 @@ CREATE TABLE runtime_jobs_ready (
   kind TEXT NOT NULL,
   tenant TEXT NOT NULL,
   unique_key TEXT,
+  limit_key TEXT,
   context TEXT NOT NULL,
-  payload TEXT NOT NULL
+  payload TEXT NOT NULL,
+  turn INT NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX runtime_jobs_ready_due ON runtime_jobs_ready (lane, rank, id);
 CREATE TABLE runtime_jobs_later (LIKE runtime_jobs_ready INCLUDING DEFAULTS);
 ALTER TABLE runtime_jobs_later ADD PRIMARY KEY (id);
 CREATE INDEX runtime_jobs_later_due ON runtime_jobs_later (run_at, id);
+CREATE TABLE runtime_jobs_keyed (LIKE runtime_jobs_ready INCLUDING DEFAULTS);
+ALTER TABLE runtime_jobs_keyed ADD PRIMARY KEY (id);
+CREATE INDEX runtime_jobs_keyed_next ON runtime_jobs_keyed (lane, limit_key, rank, id);
+CREATE TABLE runtime_jobs_slots (
+  lane BIGINT NOT NULL,
+  limit_key TEXT NOT NULL,
+  running BIGINT NOT NULL,
+  promoted BIGINT NOT NULL,
+  parked BIGINT NOT NULL,
+  tat BIGINT NOT NULL,
+  open_at BIGINT,
+  concurrency BIGINT,
+  pace BIGINT NOT NULL,
+  tolerance BIGINT NOT NULL,
+  PRIMARY KEY (lane, limit_key)
+);
+CREATE INDEX runtime_jobs_slots_open ON runtime_jobs_slots (open_at) WHERE open_at IS NOT NULL;
+CREATE TABLE runtime_jobs_pauses (
+  queue TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  PRIMARY KEY (queue, kind)
+);
 CREATE TABLE runtime_jobs_leases (
   id BIGINT PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
   worker TEXT NOT NULL,
@@ -170,6 +240,7 @@ CREATE TABLE runtime_jobs_finished (
   kind TEXT NOT NULL,
   tenant TEXT NOT NULL,
   unique_key TEXT,
+  limit_key TEXT,
   context TEXT NOT NULL,
   payload TEXT NOT NULL
 );

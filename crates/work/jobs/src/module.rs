@@ -103,7 +103,10 @@ fn provide(app: &mut App, config: JobsConfig) {
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 fn provide(app: &mut App, config: JobsConfig) {
     let clock = app.shared_clock();
-    app.services().value(JOBS, Jobs::new(crate::MemoryStore::new(clock.clone()).with_ageing(config.ageing), config, clock));
+    app.services().value(
+        JOBS,
+        Jobs::new(crate::MemoryStore::new(clock.clone()).with_ageing(config.ageing), config, clock),
+    );
 }
 
 struct Working {

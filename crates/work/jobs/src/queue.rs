@@ -10,7 +10,7 @@ use crate::config::JobsConfig;
 use crate::error::JobsError;
 use crate::handler::JobKind;
 use crate::job::{Enqueued, Job, JobId, JobState, NewJob};
-use crate::store::{Filter, Insert, JobStore, Origin, Stats};
+use crate::store::{Filter, Insert, JobStore, Origin, Pause, Stats};
 
 /// The longest kind, queue or unique key, in characters.
 const MAX_NAME: usize = 200;
@@ -140,6 +140,32 @@ impl Jobs {
         Ok(count)
     }
 
+    /// Lets nothing more of a queue, or of one kind in it, be claimed; what runs goes on. Everywhere at once.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn pause(&self, queue: &str, kind: Option<&str>) -> Result<(), JobsError> {
+        self.store.set_paused(queue, kind, true).await
+    }
+
+    /// Undoes [`pause`](Self::pause) of the same queue and kind.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn resume(&self, queue: &str, kind: Option<&str>) -> Result<(), JobsError> {
+        self.store.set_paused(queue, kind, false).await?;
+        self.tell();
+        Ok(())
+    }
+
+    /// What is paused.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn paused(&self) -> Result<Vec<Pause>, JobsError> {
+        self.store.paused().await
+    }
+
     /// How the store stands, over all tenants.
     ///
     /// # Errors
@@ -181,8 +207,12 @@ impl Jobs {
     }
 
     fn check(&self, job: &NewJob) -> Result<(), JobsError> {
-        let names =
-            [("kind", Some(&job.kind)), ("queue", Some(&job.queue)), ("unique_key", job.unique_key.as_ref())];
+        let names = [
+            ("kind", Some(&job.kind)),
+            ("queue", Some(&job.queue)),
+            ("unique_key", job.unique_key.as_ref()),
+            ("key", job.key.as_ref()),
+        ];
         for (field, name) in names {
             let Some(name) = name else { continue };
             if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {

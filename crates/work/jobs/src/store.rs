@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::error::JobsError;
 use crate::job::{Enqueued, Failure, Job, JobId, JobState, NewJob};
+use crate::limit::Limit;
 
 /// Who enqueues: a context at rest, written out once for all jobs enqueued together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,27 @@ pub struct ClaimRequest {
     pub max: u32,
     /// How long the claim holds without a heartbeat.
     pub lease: Duration,
+    /// What holds for jobs that share a key, by kind; [`Limit::ONE`] for kinds it does not name.
+    pub limits: BTreeMap<String, Limit>,
+}
+
+impl ClaimRequest {
+    pub(crate) fn limit(&self, kind: &str) -> Limit {
+        self.limits.get(kind).copied().unwrap_or(Limit::ONE)
+    }
+
+    pub(crate) fn is_paced(&self) -> bool {
+        self.limits.values().any(|limit| limit.rate.is_some())
+    }
+}
+
+/// Something that is paused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pause {
+    /// The queue.
+    pub queue: String,
+    /// The kind; the whole queue when absent.
+    pub kind: Option<String>,
 }
 
 /// A claimed job and the token that proves the claim.
@@ -205,7 +227,8 @@ pub struct Stats {
 pub trait JobStore: Send + Sync + 'static {
     /// Adds jobs, all or none. A taken unique key adds nothing and names the job that holds it.
     async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError>;
-    /// Claims jobs whose time has come under one lease, in the order of their [rank](rank). Counts the attempt.
+    /// Claims jobs whose time has come under one lease, in the order of their [rank](rank), as far as the limits of their
+    /// keys let them begin; a job never overtakes one of the same key that waits for a limit. Counts the attempt.
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError>;
     /// Whether a claim may find something, for one cheap question while nothing happens.
     async fn probe(&self, request: &ClaimRequest) -> Result<Probe, JobsError>;
@@ -240,6 +263,10 @@ pub trait JobStore: Send + Sync + 'static {
     async fn list(&self, filter: &Filter) -> Result<Vec<Job>, JobsError>;
     /// Forgets finished jobs past their retention, the oldest first; at most so many in one call. Says how many.
     async fn prune(&self, retention: &Retention, max: u32) -> Result<u64, JobsError>;
+    /// Pauses a queue, or one kind in it, or lets it go on. Nothing paused is claimed once this has returned.
+    async fn set_paused(&self, queue: &str, kind: Option<&str>, paused: bool) -> Result<(), JobsError>;
+    /// What is paused, by queue and kind.
+    async fn paused(&self) -> Result<Vec<Pause>, JobsError>;
     /// Counts. A worker not heard from for `live` is not live.
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError>;
 }
@@ -253,6 +280,11 @@ pub fn rank(run_at: i64, priority: i16, ageing: Duration) -> i64 {
 
 /// How much longer a job may have waited and still be overtaken by one that is one level more urgent, unless told.
 pub const AGEING: Duration = Duration::from_mins(1);
+
+/// The name a limit's key has among all tenants.
+pub(crate) fn limit_name(tenant: &str, key: &str) -> String {
+    format!("{tenant}\n{key}")
+}
 
 /// The name a unique key has among all tenants and kinds.
 pub(crate) fn unique_name(tenant: &str, kind: &str, key: &str) -> String {

@@ -120,8 +120,11 @@ impl Worker {
             kinds: self.local.handlers.kinds(),
             max: 0,
             lease: config.lease,
+            limits: self.local.handlers.limits().into_iter().chain(config.limits.clone()).collect(),
         };
         let (mut look, mut ahead, mut since) = (true, 0, clock.now());
+        // The last claim found nothing: what there may be is not for this worker now.
+        let mut in_vain = false;
         tokio::pin!(stop);
         loop {
             let Running { queued, running, ended } = self.local.running();
@@ -133,8 +136,10 @@ impl Worker {
                     Ok(claimed) => {
                         // A full answer means that more may wait.
                         look = claimed.len() >= room;
+                        in_vain = claimed.is_empty();
                         let now = clock.now();
-                        ahead = if look { work_within(ended, now.duration_since(since)).min(limit) } else { 0 };
+                        ahead =
+                            if look { work_within(ended, now.duration_since(since)).min(limit) } else { 0 };
                         since = now;
                         self.local.start(claimed, concurrency, runners);
                     }
@@ -148,7 +153,7 @@ impl Worker {
                 }
             } else if !look {
                 match self.jobs.store().probe(&request).await {
-                    Ok(probe) if probe.due => {
+                    Ok(probe) if probe.due && !in_vain => {
                         look = true;
                         continue;
                     }
@@ -166,7 +171,7 @@ impl Worker {
                 Some(_) = runners.join_next() => {}
                 () = self.local.room.notified() => {}
                 () = self.jobs.wake.notified() => look = true,
-                () = idle => {}
+                () = idle => in_vain = false,
             }
         }
     }
@@ -224,7 +229,9 @@ async fn report(jobs: Jobs, local: Arc<Local>, last: CancellationToken) {
                         tracing::warn!(%job, fence, "a completion was refused: the lease is another's");
                     }
                 }
-                let again = batch.iter().any(|report| matches!(report.verdict, Verdict::Retry(..) | Verdict::Released(_)));
+                let again = batch
+                    .iter()
+                    .any(|report| matches!(report.verdict, Verdict::Retry(..) | Verdict::Released(_)));
                 local.forget(&batch);
                 if again {
                     jobs.wake.notify_one();
@@ -237,7 +244,10 @@ async fn report(jobs: Jobs, local: Arc<Local>, last: CancellationToken) {
                 refused += 1;
                 if last.is_cancelled() && refused >= 50 {
                     let jobs = local.reports();
-                    tracing::error!(jobs, "the store took no reports before the end; their leases will run out");
+                    tracing::error!(
+                        jobs,
+                        "the store took no reports before the end; their leases will run out"
+                    );
                     local.give_up();
                     return;
                 }

@@ -1,18 +1,21 @@
 //! What people ask: where a job stands, which jobs there are, to stop one, to try dead ones again.
 
+use std::collections::{BTreeMap, HashSet};
+
 use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
 use runtime_db::{Dialect, Tx, on_connection};
 use runtime_kernel::Uuid;
 
-use super::SqlStore;
 use super::lease::{self, Standing};
 use super::row::{
     COLUMNS, End, FINISHED, Row, finished_of, number, read, state_number, timestamp, waiting_of,
 };
+use super::slots::Left;
 use super::write::{Table, write_finished, write_waiting};
+use super::{SqlStore, on_reader};
 use crate::error::JobsError;
 use crate::job::{Attempt, AttemptOutcome, Job, JobId, JobState};
-use crate::store::{Filter, rank};
+use crate::store::{Filter, Pause, rank};
 
 /// Where a job was found.
 enum Found {
@@ -38,7 +41,7 @@ impl SqlStore {
         let uuid = id.as_uuid();
         let lock = if lock && tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
         for _ in 0..3 {
-            for table in [Table::Later, Table::Ready] {
+            for table in Table::ALL {
                 let sql = format!("SELECT {COLUMNS} FROM {} WHERE id = $1 {lock}", table.name());
                 let row = on_connection!(tx, conn => {
                     match sqlx::query(AssertSqlSafe(sql.clone())).bind(uuid).fetch_optional(&mut *conn).await? {
@@ -89,7 +92,8 @@ impl SqlStore {
             Found::Running(standing, place) => {
                 let Some(row) = standing.lease.rows.get(*place) else { return Ok(None) };
                 attempts.push(attempt(row, &standing.lease.worker, standing.lease.claimed_at, None));
-                Job { cancel_requested: cancelling(tx, id).await?, ..row.job(JobState::Running, None)? }
+                let cancel_requested = cancelling(tx).await?.contains(&(row.id, standing.lease.id));
+                Job { cancel_requested, ..row.job(JobState::Running, None)? }
             }
             Found::Finished(row, end) => {
                 if end.state == JobState::Completed
@@ -119,6 +123,13 @@ impl SqlStore {
                 on_connection!(tx, conn => {
                     sqlx::query(AssertSqlSafe(sql.clone())).bind(row.id).execute(&mut *conn).await?.rows_affected()
                 })?;
+                if let Some(key) = &row.limit_key {
+                    let left = match table {
+                        Table::Keyed => Left { parked: 1, ..Left::default() },
+                        _ => Left { promoted: i64::from(row.turn), ..Left::default() },
+                    };
+                    self.leave(tx, &BTreeMap::from([((row.lane(), key.clone()), left)])).await?;
+                }
                 let state = JobState::Cancelled;
                 let end = End { state, at: now, started: None, worker: None, result: None };
                 write_finished(tx, &[(&row, end)]).await?;
@@ -173,17 +184,17 @@ impl SqlStore {
         let wanted = |state: JobState| filter.state.is_none_or(|wanted| wanted == state);
         let mut jobs = Vec::new();
         if wanted(JobState::Scheduled) || wanted(JobState::Available) {
-            for table in [Table::Later, Table::Ready] {
+            for table in Table::ALL {
                 for row in waiting(tx, table, filter, now).await? {
                     jobs.push(row.job(waiting_state(&row, now), None)?);
                 }
             }
         }
         if wanted(JobState::Running) {
-            let cancelled = all_cancelling(tx).await?;
+            let cancelled = cancelling(tx).await?;
             for standing in lease::all(tx, None).await? {
                 for row in standing.lease.open(&standing.ended).filter(|row| row.fits(filter)) {
-                    let cancel_requested = cancelled.contains(&row.id);
+                    let cancel_requested = cancelled.contains(&(row.id, standing.lease.id));
                     jobs.push(Job { cancel_requested, ..row.job(JobState::Running, None)? });
                 }
             }
@@ -198,6 +209,35 @@ impl SqlStore {
         jobs.dedup_by_key(|job| job.id);
         jobs.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));
         Ok(jobs)
+    }
+}
+
+impl SqlStore {
+    pub(super) async fn mark_paused(&self, queue: &str, kind: &str, paused: bool) -> Result<(), JobsError> {
+        let sql = if paused {
+            "INSERT INTO runtime_jobs_pauses (queue, kind) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+        } else {
+            "DELETE FROM runtime_jobs_pauses WHERE queue = $1 AND kind = $2"
+        };
+        let mark = async |mut tx: Tx| {
+            let tx = &mut tx;
+            on_connection!(tx, conn => {
+                sqlx::query(sql).bind(queue).bind(kind).execute(&mut *conn).await?.rows_affected()
+            })?;
+            Ok::<_, JobsError>(())
+        };
+        self.db.transaction(&self.context(), mark).await
+    }
+
+    pub(super) async fn read_paused(&self) -> Result<Vec<Pause>, JobsError> {
+        let sql = "SELECT queue, kind FROM runtime_jobs_pauses ORDER BY queue, kind";
+        let paused = on_reader!(self.db, pool => {
+            let rows = sqlx::query(sql).fetch_all(pool).await?;
+            let read = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+            read.collect::<Result<Vec<(String, String)>, sqlx::Error>>()?
+        });
+        let named = |kind: String| (!kind.is_empty()).then_some(kind);
+        Ok(paused.into_iter().map(|(queue, kind)| Pause { queue, kind: named(kind) }).collect())
     }
 }
 
@@ -237,17 +277,13 @@ async fn attempts(tx: &mut Tx, id: JobId) -> Result<Vec<Attempt>, JobsError> {
     })?
 }
 
-async fn cancelling(tx: &mut Tx, id: JobId) -> Result<bool, JobsError> {
-    let sql = "SELECT lease FROM runtime_jobs_cancels WHERE job_id = $1";
-    let lease: Option<i64> = on_connection!(tx, conn => {
-        sqlx::query_scalar(sql).bind(id.as_uuid()).fetch_optional(&mut *conn).await?
-    })?;
-    Ok(lease.is_some())
-}
-
-async fn all_cancelling(tx: &mut Tx) -> Result<Vec<Uuid>, JobsError> {
-    let sql = "SELECT job_id FROM runtime_jobs_cancels";
-    Ok(on_connection!(tx, conn => sqlx::query_scalar(sql).fetch_all(&mut *conn).await?)?)
+/// Which jobs somebody wants cancelled, under which lease.
+async fn cancelling(tx: &mut Tx) -> Result<HashSet<(Uuid, i64)>, JobsError> {
+    let sql = "SELECT job_id, lease FROM runtime_jobs_cancels";
+    on_connection!(tx, conn => {
+        let rows = sqlx::query(sql).fetch_all(&mut *conn).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    })?
 }
 
 const FITS: &str = "(CAST($1 AS TEXT) IS NULL OR tenant = $1) AND (CAST($2 AS TEXT) IS NULL OR kind = $2) \

@@ -44,7 +44,8 @@ impl Bell {
             loop {
                 bell.state.store(RINGING, Ordering::Release);
                 let Some(pool) = db.postgres() else { return };
-                if let Err(error) = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(pool).await {
+                if let Err(error) = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(pool).await
+                {
                     tracing::debug!(%error, "other workers could not be told of new jobs");
                 }
                 db.clock().sleep(PAUSE).await;

@@ -89,7 +89,23 @@ impl SqlStore {
         let claim = async |mut tx: Tx| {
             let tx = &mut tx;
             self.fetch_due(tx).await?;
-            let mut rows = self.take_ready(tx, request).await?;
+            if request.is_paced() {
+                self.open_slots(tx).await?;
+            }
+            let mut rows = Vec::new();
+            // What a limit holds back makes room for more.
+            loop {
+                let room = request.max.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+                let taken = self.take_ready(tx, request, room).await?;
+                if taken.is_empty() {
+                    break;
+                }
+                let (admitted, again) = self.admit(tx, request, taken).await?;
+                rows.extend(admitted);
+                if !again {
+                    break;
+                }
+            }
             if rows.is_empty() {
                 return Ok(None);
             }
@@ -149,16 +165,19 @@ impl SqlStore {
         Ok(())
     }
 
-    async fn take_ready(&self, tx: &mut Tx, request: &ClaimRequest) -> Result<Vec<Row>, JobsError> {
+    async fn take_ready(&self, tx: &mut Tx, request: &ClaimRequest, max: u32) -> Result<Vec<Row>, JobsError> {
         let lanes = Lanes::of(request);
+        if max == 0 {
+            return Ok(Vec::new());
+        }
         match tx.dialect() {
-            Dialect::Sqlite => take_sqlite(tx, &lanes, request.max).await,
+            Dialect::Sqlite => take_sqlite(tx, &lanes, max).await,
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
                 let began = self.db.clock().now();
                 let marks = self.low.marks(&lanes.numbers, began);
                 let lows = marks.clone().unwrap_or_else(|| vec![i64::MIN; lanes.numbers.len()]);
-                let rows = take_postgres(tx, &lanes, &lows, request.max).await?;
+                let rows = take_postgres(tx, &lanes, &lows, max).await?;
                 if marks.is_none() {
                     let now = self.db.clock().now();
                     self.low.looked_whole(now, now.saturating_duration_since(began));
@@ -166,7 +185,9 @@ impl SqlStore {
                 Ok(rows)
             }
             #[cfg(not(feature = "postgres"))]
-            Dialect::Postgres => Err(runtime_db::DbError::Unsupported("jobs without the feature `postgres`").into()),
+            Dialect::Postgres => {
+                Err(runtime_db::DbError::Unsupported("jobs without the feature `postgres`").into())
+            }
         }
     }
 
@@ -174,13 +195,26 @@ impl SqlStore {
     pub(super) async fn look(&self, request: &ClaimRequest) -> Result<Probe, JobsError> {
         let lanes = Lanes::of(request);
         let now = clock(self.db.dialect(), "$1");
-        let ready = lanes.each(|lane| format!("EXISTS (SELECT 1 FROM runtime_jobs_ready WHERE lane = {lane})"));
+        let ready = lanes.each(|place, lane| {
+            let (queue, kind) = (format!("${}", place + 2), format!("${}", place + 3));
+            let unpaused = unpaused(&queue, &kind);
+            format!("(EXISTS (SELECT 1 FROM runtime_jobs_ready WHERE lane = {lane} AND queue = {queue} AND kind = {kind}) AND {unpaused})")
+        });
+        let next = if request.is_paced() {
+            "(SELECT min(at) FROM (SELECT min(run_at) AS at FROM runtime_jobs_later UNION ALL
+              SELECT min(open_at) FROM runtime_jobs_slots) AS times)"
+        } else {
+            "(SELECT min(run_at) FROM runtime_jobs_later)"
+        };
         let sql = format!(
-            "SELECT CASE WHEN {ready} THEN 1 ELSE 0 END, (SELECT min(run_at) FROM runtime_jobs_later) - now \
-             FROM (SELECT {now} AS now) AS t"
+            "SELECT CASE WHEN {ready} THEN 1 ELSE 0 END, {next} - now FROM (SELECT {now} AS now) AS t"
         );
         let (ready, wait) = on_reader!(self.db, pool => {
-            let row = sqlx::query(AssertSqlSafe(sql.clone())).bind(self.local_now()).fetch_one(pool).await?;
+            let mut query = sqlx::query(AssertSqlSafe(sql.clone())).bind(self.local_now());
+            for (queue, kind) in lanes.queues.iter().zip(&lanes.kinds) {
+                query = query.bind(queue).bind(kind);
+            }
+            let row = query.fetch_one(pool).await?;
             (row.try_get::<i32, _>(0)?, row.try_get::<Option<i64>, _>(1)?)
         });
         let due = ready != 0 || wait.is_some_and(|wait| wait <= 0);
@@ -208,12 +242,24 @@ impl Lanes {
         lanes
     }
 
-    fn each(&self, condition: impl Fn(i64) -> String) -> String {
+    /// A condition for each; `place` counts the parameters of those before, two each.
+    fn each(&self, condition: impl Fn(usize, i64) -> String) -> String {
         if self.numbers.is_empty() {
             return "0 = 1".to_owned();
         }
-        self.numbers.iter().map(|lane| condition(*lane)).collect::<Vec<_>>().join(" OR ")
+        self.numbers
+            .iter()
+            .enumerate()
+            .map(|(n, lane)| condition(2 * n, *lane))
+            .collect::<Vec<_>>()
+            .join(" OR ")
     }
+}
+
+fn unpaused(queue: &str, kind: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM runtime_jobs_pauses p WHERE p.queue = {queue} AND p.kind IN ('', {kind}))"
+    )
 }
 
 async fn take_sqlite(tx: &mut Tx, lanes: &Lanes, max: u32) -> Result<Vec<Row>, JobsError> {
@@ -225,7 +271,8 @@ async fn take_sqlite(tx: &mut Tx, lanes: &Lanes, max: u32) -> Result<Vec<Row>, J
         let (queue, kind) = (2 * n + 1, 2 * n + 2);
         format!(
             "SELECT * FROM (SELECT id, rank FROM runtime_jobs_ready WHERE lane = {lane} AND queue = ${queue} \
-             AND kind = ${kind} ORDER BY rank, id LIMIT {max})"
+             AND kind = ${kind} AND {} ORDER BY rank, id LIMIT {max})",
+            unpaused(&format!("${queue}"), &format!("${kind}"))
         )
     });
     let first = first.collect::<Vec<_>>().join(" UNION ALL ");
@@ -247,6 +294,9 @@ async fn take_sqlite(tx: &mut Tx, lanes: &Lanes, max: u32) -> Result<Vec<Row>, J
 async fn take_postgres(tx: &mut Tx, lanes: &Lanes, lows: &[i64], max: u32) -> Result<Vec<Row>, JobsError> {
     const SQL: &str = "WITH lanes AS (
             SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS l (lane, queue, kind, low)
+            WHERE NOT EXISTS (
+                SELECT 1 FROM runtime_jobs_pauses p WHERE p.queue = l.queue AND p.kind IN ('', l.kind)
+            )
         ), first AS (
             SELECT r.ctid, r.rank, r.id FROM lanes l CROSS JOIN LATERAL (
                 SELECT j.ctid, j.rank, j.id FROM runtime_jobs_ready j
@@ -256,7 +306,7 @@ async fn take_postgres(tx: &mut Tx, lanes: &Lanes, lows: &[i64], max: u32) -> Re
         )
         DELETE FROM runtime_jobs_ready WHERE ctid = ANY(ARRAY(SELECT ctid FROM first))
         RETURNING id, lane, rank, run_at, created_at, priority, attempt, max_attempts, allowance, claims, timeout,
-        queue, kind, tenant, unique_key, context, payload";
+        queue, kind, tenant, unique_key, limit_key, context, payload, turn";
     let Some(conn) = tx.postgres() else { return Ok(Vec::new()) };
     let count = i64::try_from(lanes.numbers.len()).unwrap_or(i64::MAX);
     let max = i64::from(max);

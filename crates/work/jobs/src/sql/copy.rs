@@ -21,11 +21,12 @@ pub(super) async fn waiting<'a>(
 ) -> Result<(), JobsError> {
     let sql = format!("COPY {table} ({COLUMNS}) FROM STDIN (FORMAT binary)");
     send(conn, sql, rows, |out, row| {
-        out.fields(17);
+        out.fields(19);
         out.bytes(row.id.as_bytes());
         out.long(row.lane());
         out.long(row.rank);
         rest(out, row);
+        out.int(i32::from(row.turn));
     })
     .await
 }
@@ -34,7 +35,7 @@ pub(super) async fn waiting<'a>(
 pub(super) async fn finished(conn: &mut PgConn, rows: &[(&Row, End)]) -> Result<(), JobsError> {
     let sql = format!("COPY runtime_jobs_finished ({FINISHED}) FROM STDIN (FORMAT binary)");
     send(conn, sql, rows.iter(), |out, (row, end)| {
-        out.fields(20);
+        out.fields(21);
         out.bytes(row.id.as_bytes());
         out.int(state_number(end.state));
         out.long(end.at);
@@ -57,6 +58,7 @@ fn rest(out: &mut Out, row: &Row) {
         out.bytes(text.as_bytes());
     }
     out.text_or_null(row.unique_key.as_deref());
+    out.text_or_null(row.limit_key.as_deref());
     out.bytes(row.context.as_bytes());
     out.bytes(row.payload.as_bytes());
 }

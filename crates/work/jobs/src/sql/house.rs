@@ -7,7 +7,7 @@ use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
 use runtime_db::{Dialect, Tx, on_connection};
 use runtime_kernel::Uuid;
 
-use super::row::{json, micros, number, read, state_number, state_of, timestamp};
+use super::row::{Ended, json, micros, number, read, state_number, state_of, timestamp};
 use super::{SqlStore, clock, lease, locking};
 use crate::error::JobsError;
 use crate::job::{JobId, JobState};
@@ -48,14 +48,16 @@ impl SqlStore {
             }
             let now = clock(tx.dialect(), "$1");
             let sql = format!(
-                "UPDATE runtime_jobs_leases SET until = {now} + $2 WHERE id IN ({listed}) AND until >= {now} RETURNING id"
+                "UPDATE runtime_jobs_leases SET until = {now} + $2 WHERE id IN ({listed}) AND until >= {now} RETURNING id, ended"
             );
-            let extended: Vec<i64> = on_connection!(tx, conn => {
-                sqlx::query_scalar(AssertSqlSafe(sql.clone()))
+            let extended = on_connection!(tx, conn => {
+                let rows = sqlx::query(AssertSqlSafe(sql.clone()))
                     .bind(self.local_now())
                     .bind(micros(lease))
                     .fetch_all(&mut *conn)
-                    .await?
+                    .await?;
+                let read = rows.iter().map(|row| Ok((row.try_get(0)?, Ended(row.try_get(1)?))));
+                read.collect::<Result<BTreeMap<i64, Ended>, sqlx::Error>>()?
             })?;
             let sql = "SELECT job_id, lease FROM runtime_jobs_cancels";
             let cancels = on_connection!(tx, conn => {
@@ -63,14 +65,17 @@ impl SqlStore {
                 let read = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
                 read.collect::<Result<Vec<(Uuid, i64)>, sqlx::Error>>()?
             })?;
-            Ok::<_, JobsError>(Pulse {
-                cancel: cancels
-                    .into_iter()
-                    .filter(|(_, lease)| extended.contains(lease))
-                    .map(|(id, _)| JobId::from(id))
-                    .collect(),
-                held: extended.into_iter().map(number).collect(),
-            })
+            let mut pulse = Pulse::default();
+            for (id, fence) in cancels {
+                let Some(ended) = extended.get(&fence) else { continue };
+                let Some(lease) = self.lease(tx, fence).await? else { continue };
+                // One that has ended needs no telling.
+                if lease.place(id).is_some_and(|place| !ended.has(place)) {
+                    pulse.cancel.push(JobId::from(id));
+                }
+            }
+            pulse.held = extended.into_keys().map(number).collect();
+            Ok::<_, JobsError>(pulse)
         };
         self.db.transaction(&self.context(), beat).await
     }
@@ -126,6 +131,7 @@ impl SqlStore {
         ] {
             on_connection!(tx, conn => sqlx::query(sql).bind(before).execute(&mut *conn).await?.rows_affected())?;
         }
+        super::slots::forget_slots(tx, now).await?;
         Ok(pruned)
     }
 
@@ -146,7 +152,8 @@ impl SqlStore {
         let sql = format!(
             "SELECT queue, kind, CASE WHEN run_at > {now} THEN 1 ELSE 0 END AS later, count(*) AS n, min(run_at) AS oldest
              FROM (SELECT queue, kind, run_at FROM runtime_jobs_ready UNION ALL
-                   SELECT queue, kind, run_at FROM runtime_jobs_later) AS waiting GROUP BY 1, 2, 3"
+                   SELECT queue, kind, run_at FROM runtime_jobs_later UNION ALL
+                   SELECT queue, kind, run_at FROM runtime_jobs_keyed) AS waiting GROUP BY 1, 2, 3"
         );
         let waiting = on_connection!(tx, conn => {
             let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut *conn).await?;

@@ -115,7 +115,8 @@ pub(super) struct Standing {
 
 /// Every lease there is: as many as workers hold, so few.
 pub(super) async fn all(tx: &mut Tx, only: Option<Uuid>) -> Result<Vec<Standing>, JobsError> {
-    let sql = "SELECT id, worker, claimed_at, ended, body FROM runtime_jobs_leases WHERE ids LIKE $1 ORDER BY id";
+    let sql =
+        "SELECT id, worker, claimed_at, ended, body FROM runtime_jobs_leases WHERE ids LIKE $1 ORDER BY id";
     let pattern = only.map_or_else(|| "%".to_owned(), |id| format!("%{id}%"));
     on_connection!(tx, conn => {
         let rows = sqlx::query(sql).bind(&pattern).fetch_all(&mut *conn).await?;

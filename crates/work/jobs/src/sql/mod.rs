@@ -14,6 +14,7 @@ mod house;
 mod lease;
 mod report;
 mod row;
+mod slots;
 mod write;
 
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ use self::lease::Lease;
 use crate::error::JobsError;
 use crate::job::{Enqueued, Job, JobId, JobState};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Probe, Pulse, Receipt, Report, Rescued,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Pulse, Receipt, Report, Rescued,
     Retention, Stats,
 };
 
@@ -120,7 +121,11 @@ macro_rules! on_reader {
                 $run
             }
             #[allow(unreachable_patterns, reason = "which databases there are depends on the features")]
-            _ => return Err(runtime_db::DbError::Unsupported("a database runtime-jobs has no feature for").into()),
+            _ => {
+                return Err(
+                    runtime_db::DbError::Unsupported("a database runtime-jobs has no feature for").into()
+                )
+            }
         }
     };
 }
@@ -131,7 +136,9 @@ fn clock(dialect: Dialect, parameter: &str) -> String {
     match dialect {
         Dialect::Sqlite => parameter.to_owned(),
         Dialect::Postgres => {
-            format!("COALESCE({parameter}::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)")
+            format!(
+                "COALESCE({parameter}::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+            )
         }
     }
 }
@@ -214,7 +221,17 @@ impl JobStore for SqlStore {
     }
 
     async fn prune(&self, retention: &Retention, max: u32) -> Result<u64, JobsError> {
-        self.db.transaction(&self.context(), async |mut tx: Tx| self.forget(&mut tx, retention, max).await).await
+        self.db
+            .transaction(&self.context(), async |mut tx: Tx| self.forget(&mut tx, retention, max).await)
+            .await
+    }
+
+    async fn set_paused(&self, queue: &str, kind: Option<&str>, paused: bool) -> Result<(), JobsError> {
+        self.mark_paused(queue, kind.unwrap_or_default(), paused).await
+    }
+
+    async fn paused(&self) -> Result<Vec<Pause>, JobsError> {
+        self.read_paused().await
     }
 
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError> {

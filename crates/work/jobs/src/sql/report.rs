@@ -9,6 +9,7 @@ use runtime_kernel::Uuid;
 
 use super::lease::Lease;
 use super::row::{End, Ended, Row, micros};
+use super::slots::{Key, Left};
 use super::write::{Ending, Table, write_attempt, write_finished, write_waiting};
 use super::{SqlStore, clock, locking};
 use crate::error::JobsError;
@@ -21,6 +22,7 @@ struct Changes<'a> {
     finished: Vec<(&'a Row, End)>,
     waiting: Vec<Row>,
     endings: Vec<Ending<'a>>,
+    left: BTreeMap<Key, Left>,
 }
 
 impl SqlStore {
@@ -66,10 +68,11 @@ impl SqlStore {
             };
             held.ended.set(place);
             held.touched = true;
+            changes.leaves(row);
             self.apply(&mut changes, lease, row, held.now, &report.verdict, stopped.contains(&row.id));
             receipts.push(Receipt::Accepted);
         }
-        changes.write(tx).await?;
+        changes.write(self, tx).await?;
         let mut over = Vec::new();
         for (id, held) in standing.iter().filter(|(_, held)| held.touched) {
             let size = leases.get(id).map_or(0, |lease| lease.rows.len());
@@ -141,7 +144,9 @@ impl SqlStore {
         match verdict {
             Verdict::Completed(_) => changes.finish(lease, row, now, JobState::Completed, result),
             Verdict::Dead(_) => changes.finish(lease, row, now, JobState::Dead, None),
-            Verdict::Retry(delay, _) if !stop => self.again(changes, row, now.saturating_add(micros(*delay)), 0),
+            Verdict::Retry(delay, _) if !stop => {
+                self.again(changes, row, now.saturating_add(micros(*delay)), 0)
+            }
             Verdict::Released(delay) if !stop => {
                 self.again(changes, row, now.saturating_add(micros(*delay)), 1);
             }
@@ -194,6 +199,7 @@ impl SqlStore {
                 let Some(lease) = self.lease(tx, id).await? else { continue };
                 let mut changes = Changes::default();
                 for row in lease.open(&ended) {
+                    changes.leaves(row);
                     changes.ending(&lease, row, now, AttemptOutcome::Lost, Some(&failure));
                     if stopped.contains(&row.id) {
                         changes.finish(&lease, row, now, JobState::Cancelled, None);
@@ -206,7 +212,7 @@ impl SqlStore {
                         rescued.returned += 1;
                     }
                 }
-                changes.write(tx).await?;
+                changes.write(self, tx).await?;
                 end_lease(tx, id).await?;
             }
             Ok::<_, JobsError>((rescued, ids))
@@ -228,6 +234,13 @@ struct Held {
 }
 
 impl<'a> Changes<'a> {
+    /// A job that ran no longer counts against its key's limit.
+    fn leaves(&mut self, row: &Row) {
+        if let Some(key) = &row.limit_key {
+            self.left.entry((row.lane(), key.clone())).or_default().running += 1;
+        }
+    }
+
     fn ending(
         &mut self,
         lease: &'a Lease,
@@ -245,12 +258,13 @@ impl<'a> Changes<'a> {
         self.finished.push((row, End { state, at, started, worker, result }));
     }
 
-    async fn write(self, tx: &mut Tx) -> Result<(), JobsError> {
+    async fn write(self, store: &SqlStore, tx: &mut Tx) -> Result<(), JobsError> {
         for ending in &self.endings {
             write_attempt(tx, ending).await?;
         }
         write_finished(tx, &self.finished).await?;
-        write_waiting(tx, Table::Later, &self.waiting).await
+        write_waiting(tx, Table::Later, &self.waiting).await?;
+        store.leave(tx, &self.left).await
     }
 }
 
@@ -267,7 +281,9 @@ async fn cancels(tx: &mut Tx, leases: &[i64]) -> Result<HashSet<Uuid>, JobsError
 }
 
 async fn end_lease(tx: &mut Tx, id: i64) -> Result<(), JobsError> {
-    for sql in ["DELETE FROM runtime_jobs_leases WHERE id = $1", "DELETE FROM runtime_jobs_cancels WHERE lease = $1"] {
+    for sql in
+        ["DELETE FROM runtime_jobs_leases WHERE id = $1", "DELETE FROM runtime_jobs_cancels WHERE lease = $1"]
+    {
         on_connection!(tx, conn => sqlx::query(sql).bind(id).execute(&mut *conn).await?.rows_affected())?;
     }
     Ok(())

@@ -13,11 +13,11 @@ use crate::store::{Claimed, Filter};
 
 /// The columns of a waiting job, in the order of [`Row`].
 pub(super) const COLUMNS: &str = "id, lane, rank, run_at, created_at, priority, attempt, max_attempts, allowance, \
-     claims, timeout, queue, kind, tenant, unique_key, context, payload";
+     claims, timeout, queue, kind, tenant, unique_key, limit_key, context, payload, turn";
 
 /// The columns of a finished job: what ended it, then what it was.
 pub(super) const FINISHED: &str = "id, state, finished_at, started_at, worker, result, run_at, created_at, priority, \
-     attempt, max_attempts, allowance, claims, timeout, queue, kind, tenant, unique_key, context, payload";
+     attempt, max_attempts, allowance, claims, timeout, queue, kind, tenant, unique_key, limit_key, context, payload";
 
 /// A job that waits or runs. Inside a lease it is JSON, so a field added later must have a default.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,8 +38,13 @@ pub(super) struct Row {
     pub(super) tenant: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unique_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) limit_key: Option<String>,
     pub(super) context: String,
     pub(super) payload: String,
+    /// It was parked for its key's limit and is next.
+    #[serde(default, skip)]
+    pub(super) turn: bool,
 }
 
 /// How a job ended.
@@ -137,8 +142,10 @@ reading! {
             kind: row.try_get(from + 9)?,
             tenant: row.try_get(from + 10)?,
             unique_key: row.try_get(from + 11)?,
-            context: row.try_get(from + 12)?,
-            payload: row.try_get(from + 13)?,
+            limit_key: row.try_get(from + 12)?,
+            context: row.try_get(from + 13)?,
+            payload: row.try_get(from + 14)?,
+            turn: false,
         })
     }
 }
@@ -146,7 +153,8 @@ reading! {
 reading! {
     /// Reads a waiting job: [`COLUMNS`].
     fn waiting_of<'r>(row) -> Result<Row, JobsError> {
-        row_of(row, row.try_get(2)?, 3)
+        let turn: i32 = row.try_get(18)?;
+        Ok(Row { turn: turn == 1, ..row_of(row, row.try_get(2)?, 3)? })
     }
 }
 

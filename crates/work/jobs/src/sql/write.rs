@@ -8,7 +8,7 @@ use super::row::{COLUMNS, End, FINISHED, Row, lane, micros, state_number};
 use super::{SqlStore, clock};
 use crate::error::JobsError;
 use crate::job::{AttemptOutcome, Enqueued, Failure, JobId};
-use crate::store::{Insert, rank, unique_name};
+use crate::store::{Insert, limit_name, rank, unique_name};
 
 /// From so many rows on, Postgres is sent a copy.
 const BULK: usize = 4;
@@ -18,13 +18,18 @@ const BULK: usize = 4;
 pub(super) enum Table {
     Ready,
     Later,
+    /// Waits for its key's limit.
+    Keyed,
 }
 
 impl Table {
+    pub(super) const ALL: [Self; 3] = [Self::Later, Self::Ready, Self::Keyed];
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ready => "runtime_jobs_ready",
             Self::Later => "runtime_jobs_later",
+            Self::Keyed => "runtime_jobs_keyed",
         }
     }
 }
@@ -54,7 +59,8 @@ impl SqlStore {
             }
             (Some(now), many) => {
                 let rows = |table: Table| {
-                    let here = move |insert: &&&Insert| (insert.job.run_at.is_some()) == (table == Table::Later);
+                    let here =
+                        move |insert: &&&Insert| (insert.job.run_at.is_some()) == (table == Table::Later);
                     many.iter().filter(here).map(|insert| self.row(insert, now)).collect::<Vec<_>>()
                 };
                 let (ready, later) = (rows(Table::Ready), rows(Table::Later));
@@ -89,12 +95,11 @@ impl SqlStore {
             queue: job.queue.clone(),
             kind: job.kind.clone(),
             tenant: insert.origin.tenant.to_string(),
-            unique_key: job
-                .unique_key
-                .as_ref()
-                .map(|key| unique_name(&insert.origin.tenant, &job.kind, key)),
+            unique_key: job.unique_key.as_ref().map(|key| unique_name(&insert.origin.tenant, &job.kind, key)),
+            limit_key: job.key.as_ref().map(|key| limit_name(&insert.origin.tenant, key)),
             context: insert.origin.context.to_string(),
             payload: job.payload.to_string(),
+            turn: false,
         }
     }
 
@@ -104,9 +109,9 @@ impl SqlStore {
         let own = insert.job.run_at.map(Timestamp::as_microsecond);
         let sql = format!(
             "INSERT INTO {} ({COLUMNS}) SELECT $1, $2, COALESCE($3, now) + $4, COALESCE($3, now), now, $5, 0, $6, $6, \
-             0, $7, $8, $9, $10, $11, $12, $13 FROM (SELECT {} AS now) AS t",
+             0, $7, $8, $9, $10, $11, $12, $13, $14, 0 FROM (SELECT {} AS now) AS t",
             table.name(),
-            clock(tx.dialect(), "$14"),
+            clock(tx.dialect(), "$15"),
         );
         let step = rank(0, insert.job.priority, self.ageing);
         on_connection!(tx, conn => {
@@ -122,6 +127,7 @@ impl SqlStore {
                 .bind(&row.kind)
                 .bind(&row.tenant)
                 .bind(&row.unique_key)
+                .bind(&row.limit_key)
                 .bind(&row.context)
                 .bind(&row.payload)
                 .bind(self.local_now())
@@ -186,7 +192,7 @@ pub(super) async fn write_waiting(tx: &mut Tx, table: Table, rows: &[Row]) -> Re
     {
         return super::copy::waiting(conn, table.name(), rows.iter()).await;
     }
-    let sql = format!("INSERT INTO {} ({COLUMNS}) VALUES ({})", table.name(), places(17));
+    let sql = format!("INSERT INTO {} ({COLUMNS}) VALUES ({})", table.name(), places(19));
     for row in rows {
         on_connection!(tx, conn => {
             sqlx::query(AssertSqlSafe(sql.clone()))
@@ -205,8 +211,10 @@ pub(super) async fn write_waiting(tx: &mut Tx, table: Table, rows: &[Row]) -> Re
                 .bind(&row.kind)
                 .bind(&row.tenant)
                 .bind(&row.unique_key)
+                .bind(&row.limit_key)
                 .bind(&row.context)
                 .bind(&row.payload)
+                .bind(i32::from(row.turn))
                 .execute(&mut *conn)
                 .await?
                 .rows_affected()
@@ -219,7 +227,8 @@ pub(super) async fn write_waiting(tx: &mut Tx, table: Table, rows: &[Row]) -> Re
 pub(super) async fn write_finished(tx: &mut Tx, rows: &[(&Row, End)]) -> Result<(), JobsError> {
     for (row, _) in rows {
         if let Some(key) = &row.unique_key {
-            let sql = "DELETE FROM runtime_jobs_unique WHERE unique_key = $1 AND job_id = $2 AND until IS NULL";
+            let sql =
+                "DELETE FROM runtime_jobs_unique WHERE unique_key = $1 AND job_id = $2 AND until IS NULL";
             on_connection!(tx, conn => sqlx::query(sql).bind(key).bind(row.id).execute(&mut *conn).await?.rows_affected())?;
         }
     }
@@ -229,7 +238,7 @@ pub(super) async fn write_finished(tx: &mut Tx, rows: &[(&Row, End)]) -> Result<
     {
         return super::copy::finished(conn, rows).await;
     }
-    let sql = format!("INSERT INTO runtime_jobs_finished ({FINISHED}) VALUES ({})", places(20));
+    let sql = format!("INSERT INTO runtime_jobs_finished ({FINISHED}) VALUES ({})", places(21));
     for (row, end) in rows {
         on_connection!(tx, conn => {
             sqlx::query(AssertSqlSafe(sql.clone()))
@@ -251,6 +260,7 @@ pub(super) async fn write_finished(tx: &mut Tx, rows: &[(&Row, End)]) -> Result<
                 .bind(&row.kind)
                 .bind(&row.tenant)
                 .bind(&row.unique_key)
+                .bind(&row.limit_key)
                 .bind(&row.context)
                 .bind(&row.payload)
                 .execute(&mut *conn)
@@ -274,7 +284,8 @@ pub(super) struct Ending<'a> {
 
 /// Keeps what became of an attempt.
 pub(super) async fn write_attempt(tx: &mut Tx, ending: &Ending<'_>) -> Result<(), JobsError> {
-    let sql = "INSERT INTO runtime_jobs_attempts (job_id, number, worker, started_at, finished_at, outcome, error)
+    let sql =
+        "INSERT INTO runtime_jobs_attempts (job_id, number, worker, started_at, finished_at, outcome, error)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let error = ending.failure.map(super::row::json).transpose()?;
     on_connection!(tx, conn => {
@@ -297,4 +308,3 @@ pub(super) async fn write_attempt(tx: &mut Tx, ending: &Ending<'_>) -> Result<()
 fn places(count: usize) -> String {
     (1..=count).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ")
 }
-

@@ -1,6 +1,7 @@
 //! Any history of calls means the same to every store: memory is the model, SQLite is held to it.
 #![cfg(feature = "sqlite")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use runtime_db::{Database, DbConfig};
 use runtime_jobs::store::{ClaimRequest, Filter, Insert, JobStore, Origin, Report, Retention, Verdict};
-use runtime_jobs::{Failure, JobId, JobState, MemoryStore, NewJob, SqlStore, migrations};
+use runtime_jobs::{Failure, JobId, JobState, Limit, MemoryStore, NewJob, SqlStore, migrations};
 use runtime_kernel::{Clock, Context, ManualClock, Name, Source, TenantContext};
 use runtime_migrate::{MigrateOptions, Migrator};
 use serde_json::json;
@@ -28,6 +29,7 @@ enum Call {
         delay: u64,
         attempts: u32,
         unique: Option<(u8, bool)>,
+        key: Option<u8>,
         tenant: bool,
     },
     Claim {
@@ -64,12 +66,12 @@ enum Call {
 fn call() -> impl Strategy<Value = Call> {
     let unique = proptest::option::of((0..2_u8, any::<bool>()));
     prop_oneof![
-        5 => (0..2_usize, 0..2_usize, -1..2_i16, 0..3_u64, 1..4_u32, unique, any::<bool>()).prop_map(
-            |(kind, queue, priority, delay, attempts, unique, tenant)| Call::Insert {
-                kind, queue, priority, delay: delay * 20, attempts, unique, tenant
+        5 => ((0..2_usize, 0..2_usize, -1..2_i16, 0..3_u64), (1..4_u32, unique, proptest::option::of(0..2_u8), any::<bool>())).prop_map(
+            |((kind, queue, priority, delay), (attempts, unique, key, tenant))| Call::Insert {
+                kind, queue, priority, delay: delay * 20, attempts, unique, key, tenant
             }
         ),
-        5 => (0..2_usize, 1..4_u32).prop_map(|(worker, max)| Call::Claim { worker, max }),
+        5 => (0..2_usize, 1..4_u32).prop_map(|(worker, max)| Call::Claim { worker, max: max * max * max }),
         5 => (any::<Index>(), 0..6_u8).prop_map(|(claim, verdict)| Call::Report { claim, verdict }),
         2 => (0..2_usize).prop_map(|worker| Call::Heartbeat { worker }),
         2 => (1..4_u32).prop_map(|max| Call::Rescue { max }),
@@ -132,12 +134,15 @@ impl Both {
 
     async fn make(&mut self, call: Call) -> Result<(), TestCaseError> {
         match call {
-            Call::Insert { kind, queue, priority, delay, attempts, unique, tenant } => {
+            Call::Insert { kind, queue, priority, delay, attempts, unique, key, tenant } => {
                 let at = self.clock.utc().checked_add(Duration::from_secs(delay)).unwrap();
                 let mut job = NewJob::new(KINDS[kind], json!({ "n": delay })).queue(QUEUES[queue]);
                 job = job.priority(priority).max_attempts(attempts);
                 if delay > 0 {
                     job = job.run_at(at);
+                }
+                if let Some(key) = key {
+                    job = job.key(format!("l{key}"));
                 }
                 if let Some((key, period)) = unique {
                     job = job.unique(format!("k{key}"));
@@ -145,8 +150,7 @@ impl Both {
                         job = job.unique_for(Duration::from_mins(1));
                     }
                 }
-                let insert =
-                    Insert { id: JobId::new(&self.clock), job, origin: origin(&self.clock, tenant) };
+                let insert = Insert { id: JobId::new(&self.clock), job, origin: origin(&self.clock, tenant) };
                 let _ = same!(self, |store| store.insert(vec![insert.clone()]));
                 self.inserts.push(insert);
             }
@@ -157,6 +161,7 @@ impl Both {
                     kinds: KINDS.map(ToOwned::to_owned).to_vec(),
                     max,
                     lease: LEASE,
+                    limits: BTreeMap::from([(KINDS[1].to_owned(), Limit::concurrency(2))]),
                 };
                 let claimed = same!(self, |store| store.claim(&request)).unwrap();
                 self.claims.extend(claimed.iter().map(|claimed| (claimed.id, claimed.fence, worker)));

@@ -101,6 +101,8 @@ mod sql {
             for sql in [
                 "UPDATE runtime_jobs_ready SET run_at = run_at - $1, rank = rank - $1",
                 "UPDATE runtime_jobs_later SET run_at = run_at - $1, rank = rank - $1",
+                "UPDATE runtime_jobs_keyed SET run_at = run_at - $1, rank = rank - $1",
+                "UPDATE runtime_jobs_slots SET tat = tat - $1, open_at = open_at - $1",
                 "UPDATE runtime_jobs_leases SET until = until - $1",
                 "UPDATE runtime_jobs_finished SET finished_at = finished_at - $1",
                 "UPDATE runtime_jobs_unique SET until = until - $1",
