@@ -1,15 +1,18 @@
 //! One attempt at a job, as a future that never fails and never panics.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use runtime_kernel::{Carried, Clock, Deadline, Error, ErrorKind, Retry, Source, TraceContext};
+use runtime_kernel::{Carried, Deadline, Error, ErrorKind, Retry, Source, TraceContext};
 use runtime_resilience::{RetryPolicy, SharedRng};
 use tokio_util::sync::CancellationToken;
 
-use crate::handler::{Handler, JobContext};
+use crate::handler::{Handler, JobContext, SNOOZED};
 use crate::job::Failure;
+use crate::queue::Jobs;
 use crate::store::{Claimed, Verdict};
 
 /// Runs a job's handler once, within its time.
@@ -18,8 +21,10 @@ pub(crate) async fn attempt(
     handler: &Handler,
     limit: Duration,
     cancelled: CancellationToken,
-    clock: &dyn Clock,
+    jobs: &Jobs,
+    settled: Arc<AtomicBool>,
 ) -> Result<serde_json::Value, Error> {
+    let clock = &**jobs.clock();
     let carried: Carried = serde_json::from_str(&job.context).map_err(|error| {
         let message = format!("the stored context does not read back: {error}");
         Error::new(ErrorKind::Invalid, "jobs.corrupt", message)
@@ -40,8 +45,16 @@ pub(crate) async fn attempt(
         trace_id = %context.trace.trace_id_hex(),
         enqueued_in = %origin,
     );
-    let handed =
-        JobContext { context, id: job.id, attempt: job.attempt, max_attempts: job.max_attempts, cancelled };
+    let handed = JobContext {
+        context,
+        id: job.id,
+        attempt: job.attempt,
+        max_attempts: job.max_attempts,
+        cancelled,
+        fence: job.fence,
+        jobs: jobs.clone(),
+        settled,
+    };
     let payload = std::mem::take(&mut job.payload);
     let work = AssertUnwindSafe(async { (handler.run)(handed, payload).await }).catch_unwind();
     match deadline.run(clock, tracing::Instrument::instrument(work, span)).await {
@@ -62,6 +75,11 @@ pub(crate) fn judge(
     policy: &RetryPolicy,
     rng: &mut SharedRng,
 ) -> Verdict {
+    if error.code() == SNOOZED
+        && let Retry::After(delay) = error.retry()
+    {
+        return Verdict::Released(delay);
+    }
     let failure = Failure::from(error);
     let retry = match error.retry() {
         Retry::Never if error.kind() == ErrorKind::Internal || error.kind() == ErrorKind::Timeout => {

@@ -32,6 +32,9 @@ pub enum JobsError {
         /// What was asked.
         action: &'static str,
     },
+    /// The job's lease has run out, so what its attempt wants to keep is refused.
+    #[error("the lease of job {0} is another's")]
+    LeaseLost(JobId),
     /// The database failed.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     #[error(transparent)]
@@ -47,7 +50,7 @@ impl Classify for JobsError {
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::NotFound(_) => ErrorKind::NotFound,
-            Self::WrongState { .. } => ErrorKind::Conflict,
+            Self::WrongState { .. } | Self::LeaseLost(_) => ErrorKind::Conflict,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Db(error) => error.kind(),
             Self::Corrupt(_) => ErrorKind::Internal,
@@ -60,6 +63,7 @@ impl Classify for JobsError {
             Self::TooLarge { .. } => "jobs.payload_too_large",
             Self::NotFound(_) => "jobs.not_found",
             Self::WrongState { .. } => "jobs.wrong_state",
+            Self::LeaseLost(_) => "jobs.lease_lost",
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Db(error) => error.code(),
             Self::Corrupt(_) => "jobs.corrupt",

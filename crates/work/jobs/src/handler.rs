@@ -5,16 +5,20 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use runtime_kernel::{Context, Error, ErrorKind};
+use runtime_kernel::{Context, Error, ErrorKind, Retry};
 use runtime_resilience::RetryPolicy;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::JobsError;
 use crate::job::JobId;
 use crate::limit::Limit;
+use crate::queue::Jobs;
 
 /// A payload type and the name of its kind.
 pub trait JobKind: Serialize + DeserializeOwned + Send + 'static {
@@ -36,7 +40,72 @@ pub struct JobContext {
     pub max_attempts: u32,
     /// Fires when the handler should stop: a cancel was asked for, the lease is lost, or the worker's drain is over.
     pub cancelled: CancellationToken,
+    pub(crate) fence: u64,
+    pub(crate) jobs: Jobs,
+    /// The job was completed in a transaction of the handler's.
+    pub(crate) settled: Arc<AtomicBool>,
 }
+
+impl JobContext {
+    /// Keeps how far the job is, for people to see with [`Jobs::progress`].
+    ///
+    /// # Errors
+    /// [`JobsError::LeaseLost`] when another attempt may have begun; stop then. What the store brings.
+    pub async fn progress(&self, progress: &impl Serialize) -> Result<(), JobsError> {
+        let progress =
+            serde_json::to_value(progress).map_err(|error| JobsError::Invalid(error.to_string()))?;
+        self.jobs.store().keep_progress(self.id, self.fence, Some(&progress), None).await
+    }
+
+    /// Keeps where a later attempt shall go on, replacing what was kept before. Durable once this returns.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress).
+    pub async fn checkpoint(&self, checkpoint: &impl Serialize) -> Result<(), JobsError> {
+        let checkpoint =
+            serde_json::to_value(checkpoint).map_err(|error| JobsError::Invalid(error.to_string()))?;
+        self.jobs.store().keep_progress(self.id, self.fence, None, Some(&checkpoint)).await
+    }
+
+    /// What an earlier attempt kept; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// [`JobsError::Invalid`] when it is no `T`: another version of the handler kept it. What the store brings.
+    pub async fn last_checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, JobsError> {
+        let kept = self.jobs.store().progress(self.id).await?.checkpoint;
+        kept.map(serde_json::from_value)
+            .transpose()
+            .map_err(|error| JobsError::Invalid(format!("the checkpoint does not parse: {error}")))
+    }
+
+    /// The error a handler returns to be run again after a delay without having failed: the attempt is not counted.
+    pub fn snooze(&self, delay: Duration) -> Error {
+        Error::new(ErrorKind::Unavailable, SNOOZED, "to be run later").with_retry(Retry::After(delay))
+    }
+
+    /// Completes the job inside a transaction of the handler's: what it did and that it is done are kept together, or not
+    /// at all. Let it be the transaction's last statement, and return `Ok` after the commit; when the transaction is undone
+    /// the job goes on as if this had not been called.
+    ///
+    /// # Errors
+    /// [`JobsError::LeaseLost`] when another attempt may have begun: undo the transaction. What the store brings.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub async fn complete_in(
+        &self,
+        tx: &mut runtime_db::Tx,
+        store: &crate::SqlStore,
+        result: &impl Serialize,
+    ) -> Result<(), JobsError> {
+        let result = serde_json::to_value(result).map_err(|error| JobsError::Invalid(error.to_string()))?;
+        store.complete_in(tx, self.id, self.fence, result).await?;
+        let settled = Arc::clone(&self.settled);
+        tx.on_commit(move || settled.store(true, Ordering::Release));
+        Ok(())
+    }
+}
+
+/// The code of the error that snoozes.
+pub(crate) const SNOOZED: &str = "jobs.snoozed";
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
 /// A handler of a payload as it is stored: JSON.

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runtime_kernel::{Carried, Clock, Context, Name, Source, SystemClock, TenantContext};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::error::JobsError;
 
 use crate::job::{AttemptOutcome, Failure, Job, JobId, JobState, NewJob};
 use crate::limit::Limit;
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Origin, Pause, Probe, Receipt, Report,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Origin, Pause, Probe, Progress, Receipt, Report,
     Retention, Verdict,
 };
 
@@ -102,6 +104,7 @@ pub async fn all<H: Harness>(make: impl AsyncFn() -> H) {
     a_lost_or_cancelled_job_gives_up_its_place(&make().await).await;
     racing_claimers_never_exceed_a_limit(&make().await).await;
     nothing_paused_is_claimed(&make().await).await;
+    progress_is_kept_under_the_lease_and_outlives_it(&make().await).await;
     a_cancel_stops_waiting_jobs_and_asks_running_ones(&make().await).await;
     a_dead_job_is_redriven_with_fresh_attempts(&make().await).await;
     tenants_do_not_see_each_others_jobs(&make().await).await;
@@ -480,6 +483,33 @@ async fn nothing_paused_is_claimed<H: Harness>(harness: &H) {
     store.set_paused("default", Some("b"), true).await.expect("paused");
     store.set_paused("other", None, true).await.expect("paused");
     assert!(claim(&*store, "w").await.is_some(), "another kind's and another queue's pause");
+}
+
+async fn progress_is_kept_under_the_lease_and_outlives_it<H: Harness>(harness: &H) {
+    let store = harness.store();
+    let id = add(&*store, job("a")).await;
+    assert_eq!(store.progress(id).await.expect("read"), Progress::default());
+    let first = claim(&*store, "w").await.expect("a job");
+    let keep = async |claimed: &Claimed, progress: Option<Value>, checkpoint: Option<Value>| {
+        store.keep_progress(claimed.id, claimed.fence, progress.as_ref(), checkpoint.as_ref()).await
+    };
+    keep(&first, None, Some(json!({ "row": 7 }))).await.expect("kept");
+    keep(&first, Some(json!(0.5)), None).await.expect("kept");
+    let kept = Progress { progress: Some(json!(0.5)), checkpoint: Some(json!({ "row": 7 })) };
+    assert_eq!(store.progress(id).await.expect("read"), kept);
+    harness.elapse(MINUTE).await;
+    let refused = keep(&first, Some(json!(0.6)), None).await;
+    assert!(matches!(refused, Err(JobsError::LeaseLost(lost)) if lost == id), "its lease is over");
+    store.rescue(10).await.expect("rescued");
+    let second = claim(&*store, "w").await.expect("the same job");
+    assert!(keep(&first, Some(json!(0.6)), None).await.is_err(), "and another's by now");
+    assert_eq!(store.progress(id).await.expect("read"), kept, "the next attempt goes on from there");
+    report(&*store, &second, Verdict::Completed(json!(1))).await;
+    assert!(keep(&second, Some(json!(1)), None).await.is_err(), "it has ended");
+    harness.elapse(MINUTE * 2).await;
+    let retention = Retention { completed: Some(MINUTE), dead: None, cancelled: None };
+    assert_eq!(store.prune(&retention, 10).await.expect("pruned"), 1);
+    assert_eq!(store.progress(id).await.expect("read"), Progress::default());
 }
 
 async fn a_cancel_stops_waiting_jobs_and_asks_running_ones<H: Harness>(harness: &H) {

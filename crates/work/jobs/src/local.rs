@@ -1,10 +1,10 @@
 //! What a worker process holds: jobs it has claimed and not begun, those that run, and reports not written yet.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use runtime_kernel::SharedClock;
 use runtime_resilience::{RetryPolicy, SharedRng};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -14,6 +14,7 @@ use crate::attempt::{attempt, judge};
 use crate::handler::Handlers;
 use crate::job::JobId;
 use crate::metrics::JobMetrics;
+use crate::queue::Jobs;
 use crate::store::{Claimed, Pulse, Report, Verdict};
 
 /// How many jobs a runner finishes before it lets others run on its thread.
@@ -24,8 +25,7 @@ pub(crate) struct Local {
     pub(crate) handlers: Handlers,
     pub(crate) metrics: JobMetrics,
     pub(crate) rng: SharedRng,
-    clock: SharedClock,
-    timeout: Duration,
+    jobs: Jobs,
     policy: RetryPolicy,
     state: Mutex<State>,
     reports: Mutex<Vec<Report>>,
@@ -71,19 +71,12 @@ pub(crate) struct Running {
 }
 
 impl Local {
-    pub(crate) fn new(
-        handlers: Handlers,
-        clock: SharedClock,
-        timeout: Duration,
-        policy: RetryPolicy,
-        rng: SharedRng,
-    ) -> Self {
+    pub(crate) fn new(handlers: Handlers, jobs: Jobs, policy: RetryPolicy, rng: SharedRng) -> Self {
         Self {
             handlers,
             metrics: JobMetrics::default(),
             rng,
-            clock,
-            timeout,
+            jobs,
             policy,
             state: Mutex::default(),
             reports: Mutex::default(),
@@ -153,6 +146,18 @@ impl Local {
             state.ended += 1;
         }
         self.add_reports([Report { id, fence, verdict }]);
+    }
+
+    /// A job whose handler completed it: nothing is left to report.
+    fn ended_by_itself(&self, job: &Claimed) {
+        let mut state = self.lock();
+        state.running.remove(&job.id);
+        state.ended += 1;
+        state.asked.remove(&job.id);
+        state.leave_lease(job.fence);
+        if state.leases.is_empty() {
+            self.settled.notify_one();
+        }
     }
 
     fn add_reports(&self, more: impl IntoIterator<Item = Report>) {
@@ -294,8 +299,10 @@ async fn run(local: Arc<Local>) {
     let mut rng = local.rng.clone();
     let mut turn = 0;
     while let Some((mut job, cancelled)) = local.next() {
-        let verdict = one(&local, &mut job, cancelled, &mut rng).await;
-        local.end(job.id, job.fence, verdict);
+        match one(&local, &mut job, cancelled, &mut rng).await {
+            Some(verdict) => local.end(job.id, job.fence, verdict),
+            None => local.ended_by_itself(&job),
+        }
         turn += 1;
         if turn % TURN == 0 {
             tokio::task::yield_now().await;
@@ -303,20 +310,32 @@ async fn run(local: Arc<Local>) {
     }
 }
 
-async fn one(local: &Local, job: &mut Claimed, cancelled: CancellationToken, rng: &mut SharedRng) -> Verdict {
+/// How a job ended; `None` when its handler has said so in a transaction of its own.
+async fn one(
+    local: &Local,
+    job: &mut Claimed,
+    cancelled: CancellationToken,
+    rng: &mut SharedRng,
+) -> Option<Verdict> {
     if cancelled.is_cancelled() {
-        return Verdict::Cancelled;
+        return Some(Verdict::Cancelled);
     }
     let Some(handler) = local.handlers.get(&job.kind) else {
         // Claimed for a kind this worker does not handle: not its to judge.
-        return Verdict::Released(Duration::ZERO);
+        return Some(Verdict::Released(Duration::ZERO));
     };
-    let clock = &*local.clock;
+    let clock = &**local.jobs.clock();
     let began = clock.now();
-    let limit = job.timeout.unwrap_or(local.timeout);
-    let result = attempt(job, handler, limit, cancelled.clone(), clock).await;
+    let limit = job.timeout.unwrap_or(local.jobs.config().timeout);
+    let settled = Arc::new(AtomicBool::new(false));
+    let result = attempt(job, handler, limit, cancelled.clone(), &local.jobs, Arc::clone(&settled)).await;
+    let settled = settled.load(Ordering::Acquire);
     let verdict = match result {
         Ok(value) => Verdict::Completed(value),
+        Err(error) if settled => {
+            tracing::warn!(job = %job.id, error = %error.report(), "the job had been completed before its handler failed");
+            Verdict::Completed(serde_json::Value::Null)
+        }
         Err(_) if local.lock().asked.contains(&job.id) => Verdict::Cancelled,
         // Stopped by us, not by its own failure.
         Err(_) if cancelled.is_cancelled() => Verdict::Released(Duration::ZERO),
@@ -326,5 +345,5 @@ async fn one(local: &Local, job: &mut Claimed, cancelled: CancellationToken, rng
         }
     };
     local.metrics.ended(&job.kind, &verdict, clock.now().saturating_duration_since(began));
-    verdict
+    (!settled).then_some(verdict)
 }

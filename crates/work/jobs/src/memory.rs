@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runtime_kernel::{SharedClock, Timestamp};
+use serde_json::Value;
 
 use crate::error::JobsError;
 use crate::job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pause, Probe, Pulse, Receipt, Report,
-    Rescued, Retention, Stats, Verdict, limit_name, lost, rank, unique_name,
+    AGEING, ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt,
+    Report, Rescued, Retention, Stats, Verdict, limit_name, lost, rank, unique_name,
 };
 
 /// Jobs in memory. Gone with the process; passes the same laws as the databases until then.
@@ -58,6 +59,7 @@ struct Entry {
     /// The lease it was last claimed under.
     fence: u64,
     lease_until: Timestamp,
+    progress: Progress,
 }
 
 impl MemoryStore {
@@ -256,8 +258,18 @@ impl JobStore for MemoryStore {
             };
             let allowance = job.max_attempts;
             let context = origin.context.to_string();
-            let entry =
-                Entry { job, tenant, unique, key, allowance, payload, context, fence: 0, lease_until: now };
+            let entry = Entry {
+                job,
+                tenant,
+                unique,
+                key,
+                allowance,
+                payload,
+                context,
+                fence: 0,
+                lease_until: now,
+                progress: Progress::default(),
+            };
             state.jobs.insert(id, entry);
             done.push(Enqueued { id, duplicate: false });
         }
@@ -390,6 +402,26 @@ impl JobStore for MemoryStore {
             receipts.push(Receipt::Accepted);
         }
         Ok(receipts)
+    }
+
+    async fn keep_progress(
+        &self,
+        id: JobId,
+        fence: u64,
+        progress: Option<&Value>,
+        checkpoint: Option<&Value>,
+    ) -> Result<(), JobsError> {
+        let now = self.now();
+        let mut state = self.lock();
+        let held = |entry: &&mut Entry| entry.holds(fence, now);
+        let entry = state.jobs.get_mut(&id).filter(held).ok_or(JobsError::LeaseLost(id))?;
+        entry.progress.progress = progress.cloned().or(entry.progress.progress.take());
+        entry.progress.checkpoint = checkpoint.cloned().or(entry.progress.checkpoint.take());
+        Ok(())
+    }
+
+    async fn progress(&self, id: JobId) -> Result<Progress, JobsError> {
+        Ok(self.lock().jobs.get(&id).map(|entry| entry.progress.clone()).unwrap_or_default())
     }
 
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError> {

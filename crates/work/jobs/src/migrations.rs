@@ -104,6 +104,11 @@ CREATE TABLE runtime_jobs_leases (
   body TEXT NOT NULL
 );
 CREATE INDEX runtime_jobs_leases_until ON runtime_jobs_leases (until);
+CREATE TABLE runtime_jobs_progress (
+  job_id BLOB PRIMARY KEY,
+  progress TEXT,
+  checkpoint TEXT
+);
 CREATE TABLE runtime_jobs_cancels (
   job_id BLOB PRIMARY KEY,
   lease BIGINT NOT NULL
@@ -216,6 +221,11 @@ CREATE TABLE runtime_jobs_leases (
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE runtime_jobs_leases ALTER COLUMN ids SET STORAGE EXTERNAL, ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX runtime_jobs_leases_until ON runtime_jobs_leases (until);
+CREATE TABLE runtime_jobs_progress (
+  job_id UUID PRIMARY KEY,
+  progress TEXT,
+  checkpoint TEXT
+);
 CREATE TABLE runtime_jobs_cancels (
   job_id UUID PRIMARY KEY,
   lease BIGINT NOT NULL

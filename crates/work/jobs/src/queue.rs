@@ -10,7 +10,7 @@ use crate::config::JobsConfig;
 use crate::error::JobsError;
 use crate::handler::JobKind;
 use crate::job::{Enqueued, Job, JobId, JobState, NewJob};
-use crate::store::{Filter, Insert, JobStore, Origin, Pause, Stats};
+use crate::store::{Filter, Insert, JobStore, Origin, Pause, Progress, Stats};
 
 /// The longest kind, queue or unique key, in characters.
 const MAX_NAME: usize = 200;
@@ -98,6 +98,15 @@ impl Jobs {
     /// [`JobsError::NotFound`].
     pub async fn get(&self, context: &Context, id: JobId) -> Result<Job, JobsError> {
         self.store.get(id, tenant(context).as_deref()).await?.ok_or(JobsError::NotFound(id))
+    }
+
+    /// What the attempts at a job have kept so far.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`].
+    pub async fn progress(&self, context: &Context, id: JobId) -> Result<Progress, JobsError> {
+        self.get(context, id).await?;
+        self.store.progress(id).await
     }
 
     /// Jobs without their attempts, newest first; the tenant of the context replaces the filter's.

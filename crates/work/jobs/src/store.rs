@@ -158,6 +158,15 @@ pub struct Probe {
     pub next: Option<Duration>,
 }
 
+/// What attempts at a job have kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// For people: how far it is.
+    pub progress: Option<Value>,
+    /// For the next attempt: where to go on.
+    pub checkpoint: Option<Value>,
+}
+
 /// What a rescue did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rescued {
@@ -251,6 +260,19 @@ pub trait JobStore: Send + Sync + 'static {
     ) -> Result<Pulse, JobsError>;
     /// Ends claims; answers in the order of the reports.
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError>;
+    /// Keeps what an attempt has to show, under its lease; what is `None` stays as it was.
+    ///
+    /// # Errors
+    /// [`JobsError::LeaseLost`] when the lease has run out or its job has ended.
+    async fn keep_progress(
+        &self,
+        id: JobId,
+        fence: u64,
+        progress: Option<&Value>,
+        checkpoint: Option<&Value>,
+    ) -> Result<(), JobsError>;
+    /// What attempts at a job have kept so far.
+    async fn progress(&self, id: JobId) -> Result<Progress, JobsError>;
     /// Takes back leases that have run out, the longest ago first; at most so many in one call.
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError>;
     /// Cancels a waiting job at once; asks the worker of a running one. Says where the job then stands.

@@ -58,8 +58,7 @@ impl Worker {
         let policy = RetryPolicy::new(jobs.config().retry.clone());
         let policy = policy.map_err(|error| JobsError::Invalid(error.to_string()))?;
         let name = uuid_v7(&**jobs.clock()).to_string();
-        let (clock, timeout) = (Arc::clone(jobs.clock()), jobs.config().timeout);
-        let local = Local::new(handlers, clock, timeout, policy, SharedRng::from_os());
+        let local = Local::new(handlers, jobs.clone(), policy, SharedRng::from_os());
         Ok(Self { jobs, name, local: Arc::new(local) })
     }
 

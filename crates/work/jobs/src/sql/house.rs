@@ -119,6 +119,15 @@ impl SqlStore {
                 read.collect::<Result<Vec<(Uuid, i32)>, sqlx::Error>>()?
             })?;
             pruned += gone.len() as u64;
+            let ids = json(&gone.iter().map(|(id, _)| id).collect::<Vec<_>>())?;
+            let listed = match tx.dialect() {
+                Dialect::Sqlite => "SELECT unhex(replace(value, '-', '')) FROM json_each($1)",
+                Dialect::Postgres => "SELECT value::uuid FROM jsonb_array_elements_text($1::text::jsonb)",
+            };
+            let sql = format!("DELETE FROM runtime_jobs_progress WHERE job_id IN ({listed})");
+            on_connection!(tx, conn => {
+                sqlx::query(AssertSqlSafe(sql.clone())).bind(&ids).execute(&mut *conn).await?.rows_affected()
+            })?;
             // A job completed by its first claim has no attempts written down.
             for (id, _) in gone.iter().filter(|(_, claims)| state != JobState::Completed || *claims > 1) {
                 let sql = "DELETE FROM runtime_jobs_attempts WHERE job_id = $1";

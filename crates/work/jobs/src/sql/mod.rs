@@ -12,6 +12,7 @@ mod claim;
 mod copy;
 mod house;
 mod lease;
+mod progress;
 mod report;
 mod row;
 mod slots;
@@ -25,14 +26,15 @@ use async_trait::async_trait;
 use runtime_db::sqlx::{self, AssertSqlSafe};
 use runtime_db::{Database, Dialect, Tx, on_connection};
 use runtime_kernel::{Context, Source};
+use serde_json::Value;
 
 use self::claim::LowWater;
 use self::lease::Lease;
 use crate::error::JobsError;
 use crate::job::{Enqueued, Job, JobId, JobState};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Pulse, Receipt, Report, Rescued,
-    Retention, Stats,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt, Report,
+    Rescued, Retention, Stats, Verdict,
 };
 
 /// Leases whose jobs are kept at hand, so that a report need not read them back.
@@ -95,6 +97,34 @@ impl SqlStore {
 
     fn kept(&self) -> MutexGuard<'_, HashMap<i64, Arc<Lease>>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes a claimed job inside a transaction of the caller's: what the job did and that it is done are kept
+    /// together, or not at all. It should be the transaction's last statement, because it locks what other jobs of the same
+    /// claim need to be reported.
+    ///
+    /// # Errors
+    /// [`JobsError::LeaseLost`] when the lease has run out; the transaction must not be committed then.
+    pub async fn complete_in(
+        &self,
+        tx: &mut Tx,
+        id: JobId,
+        fence: u64,
+        result: Value,
+    ) -> Result<(), JobsError> {
+        let report = Report { id, fence, verdict: Verdict::Completed(result) };
+        let (receipts, over) = self.end_jobs(tx, std::slice::from_ref(&report)).await?;
+        if receipts.first() != Some(&Receipt::Accepted) {
+            return Err(JobsError::LeaseLost(id));
+        }
+        let leases = Arc::clone(&self.leases);
+        tx.on_commit(move || {
+            let mut kept = leases.lock().unwrap_or_else(PoisonError::into_inner);
+            for lease in over {
+                kept.remove(&lease);
+            }
+        });
+        Ok(())
     }
 
     /// Adds jobs inside a transaction of the caller's: they exist when, and only when, it commits.
@@ -192,6 +222,21 @@ impl JobStore for SqlStore {
 
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError> {
         self.take_reports(&reports).await
+    }
+
+    async fn keep_progress(
+        &self,
+        id: JobId,
+        fence: u64,
+        progress: Option<&Value>,
+        checkpoint: Option<&Value>,
+    ) -> Result<(), JobsError> {
+        let keep = async |mut tx: Tx| self.write_progress(&mut tx, id, fence, progress, checkpoint).await;
+        self.db.transaction(&self.context(), keep).await
+    }
+
+    async fn progress(&self, id: JobId) -> Result<Progress, JobsError> {
+        self.read_progress(id).await
     }
 
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError> {

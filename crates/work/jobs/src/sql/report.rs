@@ -39,7 +39,11 @@ impl SqlStore {
     }
 
     /// Takes reports; also says which leases are over.
-    async fn end_jobs(&self, tx: &mut Tx, reports: &[Report]) -> Result<(Vec<Receipt>, Vec<i64>), JobsError> {
+    pub(super) async fn end_jobs(
+        &self,
+        tx: &mut Tx,
+        reports: &[Report],
+    ) -> Result<(Vec<Receipt>, Vec<i64>), JobsError> {
         let fences: Vec<i64> = reports.iter().map(|report| fence_of(report.fence)).collect();
         let mut standing = self.lock_leases(tx, &fences).await?;
         let mut leases: BTreeMap<i64, Arc<Lease>> = BTreeMap::new();
@@ -88,7 +92,11 @@ impl SqlStore {
     }
 
     /// Locks leases against other reports and rescues, in one order.
-    async fn lock_leases(&self, tx: &mut Tx, ids: &[i64]) -> Result<BTreeMap<i64, Held>, JobsError> {
+    pub(super) async fn lock_leases(
+        &self,
+        tx: &mut Tx,
+        ids: &[i64],
+    ) -> Result<BTreeMap<i64, Held>, JobsError> {
         let distinct: HashSet<i64> = ids.iter().copied().collect();
         let mut distinct: Vec<String> = distinct.iter().map(ToString::to_string).collect();
         distinct.sort_unstable();
@@ -226,10 +234,11 @@ impl SqlStore {
     }
 }
 
-struct Held {
-    until: i64,
-    ended: Ended,
-    now: i64,
+/// A lease under lock.
+pub(super) struct Held {
+    pub(super) until: i64,
+    pub(super) ended: Ended,
+    pub(super) now: i64,
     touched: bool,
 }
 

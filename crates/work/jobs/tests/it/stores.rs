@@ -194,4 +194,53 @@ mod sql {
         stop.send(()).unwrap();
         running.await.unwrap();
     }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_handlers_transaction_completes_its_job_when_and_only_when_it_commits() {
+        use runtime_db::sqlx;
+        use runtime_jobs::{Handlers, JobState, Jobs, JobsConfig, NewJob, Worker};
+        use runtime_kernel::{Context, Error, Source, SystemClock};
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
+        let db = open(&url, SystemClock::shared()).await;
+        let pool = &db.sqlite().unwrap().write;
+        sqlx::query("CREATE TABLE effects (attempt INTEGER)").execute(pool).await.unwrap();
+        let store = SqlStore::new(db.clone());
+        let jobs = Jobs::new(store.clone(), JobsConfig::default(), SystemClock::shared());
+        let context = Context::new(Source::Internal, &SystemClock);
+        let id = jobs.enqueue(&context, NewJob::new("a", serde_json::json!(null))).await.unwrap().id;
+        let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let within = (db.clone(), store.clone());
+        let handlers = Handlers::new().handle_value("a", move |context, _| {
+            let ((db, store), done) = (within.clone(), done.clone());
+            async move {
+                let mut tx = db.begin(&context.context).await?;
+                let conn = tx.sqlite().ok_or_else(|| Error::internal("SQLite only"))?;
+                sqlx::query("INSERT INTO effects VALUES ($1)")
+                    .bind(context.attempt)
+                    .execute(&mut *conn)
+                    .await
+                    .unwrap();
+                context.complete_in(&mut tx, &store, &"kept").await?;
+                if context.attempt == 1 {
+                    tx.rollback().await?;
+                    return Err(Error::internal("undone").with_retry(runtime_kernel::Retry::Now));
+                }
+                tx.commit().await?;
+                let _ = done.send(());
+                // What a handler says after that changes nothing.
+                Err(Error::internal("too late"))
+            }
+        });
+        let worker = Worker::new(jobs.clone(), handlers).unwrap();
+        worker.run(async move { let _ = ended.recv().await; }).await;
+        let job = jobs.get(&context, id).await.unwrap();
+        assert_eq!((job.state, job.result), (JobState::Completed, Some(serde_json::json!("kept"))));
+        let effects: Vec<i64> =
+            sqlx::query_scalar("SELECT attempt FROM effects").fetch_all(pool).await.unwrap();
+        assert_eq!(effects, [2]);
+        assert_eq!(job.attempts.len(), 2);
+    }
 }

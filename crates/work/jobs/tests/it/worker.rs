@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use runtime_jobs::{
-    AttemptOutcome, Handlers, Job, JobContext, JobId, JobKind, JobState, Jobs, JobsConfig, MemoryStore,
-    NewJob, Worker, keep_house,
+    AttemptOutcome, Handlers, Job, JobContext, JobId, JobKind, JobState, Jobs, JobsConfig, Limit,
+    MemoryStore, NewJob, Worker, keep_house,
 };
 use runtime_kernel::{Context, Deadline, Error, ErrorKind, Retry, SharedClock, Source};
 use runtime_testkit::PausedClock;
@@ -317,4 +317,81 @@ async fn a_job_keeps_the_trace_and_not_the_deadline_of_the_request_that_enqueued
     });
     let done = house.work_off(handlers, &[id]).await.pop().unwrap();
     assert_eq!(done.result, Some(json!({ "left": 120, "trace": request.trace.trace_id_hex() })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snoozed_job_waits_without_using_up_attempts() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    let handlers = handle(move |context, _| {
+        let n = counted.fetch_add(1, Ordering::SeqCst);
+        async move { if n < 5 { Err(context.snooze(Duration::from_mins(1))) } else { Ok(json!(context.attempt)) } }
+    });
+    let done = house().work_off_one(handlers, a().max_attempts(1)).await;
+    assert_eq!((done.state, done.result), (JobState::Completed, Some(json!(1))));
+    assert!(done.attempts[..5].iter().all(|attempt| attempt.outcome == Some(AttemptOutcome::Released)));
+    let took = done.finished_at.unwrap().duration_since(done.created_at);
+    assert!(took.as_secs() >= 300, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_attempt_goes_on_from_the_checkpoint() {
+    let handlers = handle(|context, _| async move {
+        let from: u32 = context.last_checkpoint().await.unwrap().unwrap_or_default();
+        for row in from..10 {
+            context.checkpoint(&(row + 1)).await.unwrap();
+            context.progress(&json!({ "rows": row + 1 })).await.unwrap();
+            if row % 4 == 3 {
+                return Err(Error::new(ErrorKind::Unavailable, "t.away", "may work later"));
+            }
+        }
+        Ok(json!({ "began_at": from }))
+    });
+    let house = house();
+    let done = house.work_off_one(handlers, a()).await;
+    assert_eq!((done.attempts.len(), done.result), (3, Some(json!({ "began_at": 8 }))));
+    let kept = house.jobs.progress(&house.context(), done.id).await.unwrap();
+    assert_eq!(kept.progress, Some(json!({ "rows": 10 })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_attempt_is_a_trace_of_its_own() {
+    let traces: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&traces);
+    let handlers = handle(move |context, _| {
+        seen.lock().unwrap().push(context.context.trace.trace_id_hex());
+        async move { Err(Error::new(ErrorKind::Unavailable, "t.away", "may work later")) }
+    });
+    let dead = house().work_off_one(handlers, a().max_attempts(3)).await;
+    let traces = traces.lock().unwrap();
+    assert!(dead.context.traceparent.contains(&traces[0]), "the first continues what enqueued it");
+    assert!(traces[1] != traces[0] && traces[2] != traces[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_of_a_key_run_under_the_limit_of_their_kind() {
+    for (limit, most) in [(None, 1), (Some(Limit::concurrency(3)), 3)] {
+        let (at_once, highest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (running, seen) = (Arc::clone(&at_once), Arc::clone(&highest));
+        let house = house();
+        let clock = Arc::clone(&house.clock);
+        let mut handlers = handle(move |_, _| {
+            let (running, seen, clock) = (Arc::clone(&running), Arc::clone(&seen), Arc::clone(&clock));
+            async move {
+                seen.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                clock.sleep(Duration::from_secs(1)).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(json!(null))
+            }
+        });
+        if let Some(limit) = limit {
+            handlers = handlers.limit("a", limit);
+        }
+        let mut ids = Vec::new();
+        for _ in 0..9 {
+            ids.push(house.enqueue(a().key("one")).await);
+        }
+        house.work_off(handlers, &ids).await;
+        assert_eq!(highest.load(Ordering::SeqCst), most);
+    }
 }
