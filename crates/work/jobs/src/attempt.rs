@@ -29,6 +29,8 @@ pub(crate) async fn attempt(
         let message = format!("the stored context does not read back: {error}");
         Error::new(ErrorKind::Invalid, "jobs.corrupt", message)
     })?;
+    #[cfg(feature = "seal")]
+    let carried_tenant = carried.tenant.as_ref().map(runtime_kernel::TenantContext::namespace);
     let deadline = Deadline::after(clock, limit);
     let mut context = carried.resume(Source::Job, clock).with_deadline(deadline);
     // The first attempt continues the trace that enqueued the job; a later one, perhaps hours later, is a trace of its
@@ -56,6 +58,12 @@ pub(crate) async fn attempt(
         settled,
     };
     let payload = std::mem::take(&mut job.payload);
+    #[cfg(feature = "seal")]
+    let payload = {
+        let tenant = carried_tenant.as_deref().unwrap_or_default();
+        let about = crate::seal::About { id: job.id, kind: &job.kind, tenant };
+        crate::seal::open(jobs.keys.as_deref(), payload, &about)?
+    };
     let work = AssertUnwindSafe(async { (handler.run)(handed, payload).await }).catch_unwind();
     match deadline.run(clock, tracing::Instrument::instrument(work, span)).await {
         Ok(Ok(result)) => result,

@@ -17,6 +17,8 @@ pub mod migrations;
 #[cfg(feature = "module")]
 mod module;
 mod queue;
+#[cfg(feature = "seal")]
+mod seal;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 pub mod store;
@@ -32,6 +34,8 @@ pub use metrics::JobMetrics;
 #[cfg(feature = "module")]
 pub use module::{JOBS, JobHandlers, JobsModule};
 pub use queue::Jobs;
+#[cfg(feature = "seal")]
+pub use seal::Keyring;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlStore;
 pub use worker::{Worker, keep_house};

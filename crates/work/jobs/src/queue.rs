@@ -25,12 +25,30 @@ pub struct Jobs {
     clock: SharedClock,
     config: Arc<JobsConfig>,
     pub(crate) wake: Arc<Notify>,
+    #[cfg(feature = "seal")]
+    pub(crate) keys: Option<Arc<crate::Keyring>>,
 }
 
 impl Jobs {
     /// Jobs over a store.
     pub fn new(store: impl JobStore, config: JobsConfig, clock: SharedClock) -> Self {
-        Self { store: Arc::new(store), clock, config: Arc::new(config), wake: Arc::default() }
+        Self {
+            store: Arc::new(store),
+            clock,
+            config: Arc::new(config),
+            wake: Arc::default(),
+            #[cfg(feature = "seal")]
+            keys: None,
+        }
+    }
+
+    /// Seals the payload of each job enqueued through this handle, and opens those its workers run. Kind, queue, keys and
+    /// results stay readable.
+    #[cfg(feature = "seal")]
+    #[must_use]
+    pub fn sealed_with(mut self, keys: crate::Keyring) -> Self {
+        self.keys = Some(Arc::new(keys));
+        self
     }
 
     /// Enqueues a job. Once this returns, the job is durable.
@@ -210,7 +228,16 @@ impl Jobs {
         jobs.into_iter()
             .map(|job| {
                 self.check(&job)?;
-                Ok(Insert { id: JobId::new(&*self.clock), job, origin: origin.clone() })
+                let id = JobId::new(&*self.clock);
+                #[cfg(feature = "seal")]
+                let job = match &self.keys {
+                    Some(keys) => {
+                        let about = crate::seal::About { id, kind: &job.kind, tenant: &origin.tenant };
+                        NewJob { payload: keys.seal(&job.payload.to_string(), &about)?, ..job }
+                    }
+                    None => job,
+                };
+                Ok(Insert { id, job, origin: origin.clone() })
             })
             .collect()
     }

@@ -235,7 +235,11 @@ mod sql {
             }
         });
         let worker = Worker::new(jobs.clone(), handlers).unwrap();
-        worker.run(async move { let _ = ended.recv().await; }).await;
+        worker
+            .run(async move {
+                let _ = ended.recv().await;
+            })
+            .await;
         let job = jobs.get(&context, id).await.unwrap();
         assert_eq!((job.state, job.result), (JobState::Completed, Some(serde_json::json!("kept"))));
         let effects: Vec<i64> =

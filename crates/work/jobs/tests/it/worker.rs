@@ -395,3 +395,17 @@ async fn jobs_of_a_key_run_under_the_limit_of_their_kind() {
         assert_eq!(highest.load(Ordering::SeqCst), most);
     }
 }
+
+#[cfg(feature = "seal")]
+#[tokio::test(start_paused = true)]
+async fn a_sealed_payload_is_read_by_its_handler_and_by_nobody_else() {
+    use runtime_jobs::Keyring;
+
+    let mut house = house();
+    house.jobs = house.jobs.clone().sealed_with(Keyring::new("2026", &[7; 32]));
+    let handlers = Handlers::new().handle(|_, job: Double| async move { Ok(job.n * 2) });
+    let done = house.work_off_one(handlers, NewJob::new("double", json!({ "n": 21 }))).await;
+    assert_eq!((done.state, done.result), (JobState::Completed, Some(json!(42))));
+    let stored = done.payload.to_string();
+    assert!(stored.contains("$sealed") && !stored.contains("21}"), "{stored}");
+}
