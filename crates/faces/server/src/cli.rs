@@ -201,6 +201,24 @@ pub(crate) enum JobsAction {
     },
     /// Counts jobs by queue and state, and names kinds nobody handles.
     Stats,
+    /// Lets nothing more of a queue, or of one kind in it, begin.
+    Pause {
+        /// The queue.
+        queue: String,
+        /// Only this kind.
+        #[arg(long)]
+        kind: Option<String>,
+    },
+    /// Lets a queue, or one kind in it, go on.
+    Resume {
+        /// The queue.
+        queue: String,
+        /// Only this kind.
+        #[arg(long)]
+        kind: Option<String>,
+    },
+    /// Names what is paused.
+    Paused,
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod it {
     mod hook;
     mod house;
     mod limits;
+    mod queues;
     mod readme;
     mod rollouts;
     mod shutdown;

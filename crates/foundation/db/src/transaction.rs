@@ -164,7 +164,8 @@ impl Drop for Tx {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
             let committed = std::mem::take(&mut self.committed);
-            *home.0.lock().unwrap_or_else(PoisonError::into_inner) = self.conn.take().map(|conn| (conn, committed));
+            *home.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                self.conn.take().map(|conn| (conn, committed));
         }
     }
 }

@@ -120,6 +120,9 @@ struct Enqueue {
     #[serde(default, with = "units::duration_option")]
     #[schemars(with = "Option<Span>")]
     timeout: Option<std::time::Duration>,
+    /// Jobs of one kind and queue that share a key run under the kind's limit, one after another unless configured.
+    #[schemars(with = "Option<Label>")]
+    key: Option<String>,
     /// Keeps a second job of this kind from being enqueued meanwhile.
     #[serde(default, deserialize_with = "object")]
     unique: Option<Unique>,
@@ -157,6 +160,7 @@ impl Enqueue {
         job.run_at = self.run_at;
         job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
         job.timeout = self.timeout;
+        job.key = self.key;
         if let Some(Unique { key, period }) = self.unique {
             (job.unique_key, job.unique_for) = (Some(key), period);
         }
@@ -246,7 +250,7 @@ async fn list(
 }
 
 /// The operator, who reaches everywhere and has not narrowed the request to a tenant, sees the jobs of all of them.
-fn reach(mut context: Context) -> Context {
+pub(super) fn reach(mut context: Context) -> Context {
     let everywhere = context.principal.as_ref().is_some_and(|principal| principal.reach == Reach::Everywhere);
     if everywhere && context.tenant.as_ref().is_none_or(|tenant| tenant.tenant.is_none()) {
         context.tenant = None;

@@ -1,4 +1,4 @@
-//! The HTTP API: jobs, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
+//! The HTTP API: jobs, queues, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
 
 mod breakers;
 mod chats;
@@ -7,6 +7,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod probes;
+mod queues;
 mod quotas;
 mod rollouts;
 mod schema;
@@ -21,6 +22,7 @@ pub(crate) use rollouts::{RolloutView, SideName, Verb, meant};
 pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {
     probes::routes(app);
     jobs::routes(app);
+    queues::routes(app);
     keys::routes(app);
     limits::routes(app);
     quotas::routes(app);

@@ -78,6 +78,27 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
             }
             output.print(&json!({ "redriven": count }), |_| format!("{count} jobs are back in the queue"));
         }
+        JobsAction::Pause { queue, kind } => {
+            jobs.pause(&queue, kind.as_deref()).await.map_err(Error::from)?;
+            output.print(&json!({ "queue": queue, "kind": kind, "paused": true }), |_| {
+                format!("{queue} is paused")
+            });
+        }
+        JobsAction::Resume { queue, kind } => {
+            jobs.resume(&queue, kind.as_deref()).await.map_err(Error::from)?;
+            output.print(&json!({ "queue": queue, "kind": kind, "paused": false }), |_| {
+                format!("{queue} goes on")
+            });
+        }
+        JobsAction::Paused => {
+            let paused = jobs.paused().await.map_err(Error::from)?;
+            output.print(&paused, |paused| {
+                let row = |pause: &runtime_jobs::store::Pause| {
+                    vec![pause.queue.clone(), pause.kind.clone().unwrap_or_else(|| "all".to_owned())]
+                };
+                table(&["queue", "kind"], &paused.iter().map(row).collect::<Vec<_>>())
+            });
+        }
         JobsAction::Stats => {
             let stats = jobs.stats().await.map_err(Error::from)?;
             output.print(&stats, |stats| {
