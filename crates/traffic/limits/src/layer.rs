@@ -37,6 +37,8 @@ struct Shared {
     header: Option<HeaderName>,
     rules: Vec<Covered>,
     route: fn(&Extensions) -> Option<&str>,
+    /// Every request needs one of the server's places and nothing else.
+    plain: bool,
 }
 
 struct Covered {
@@ -73,9 +75,10 @@ impl ConcurrencyLayer {
             let limit = rule.limit.map(ConcurrencyLimit::new).transpose()?;
             Ok(Covered { rule: rule.clone(), limit, routes: Mutex::default() })
         });
-        let rules = rules.collect::<Result<_, LimitsError>>()?;
+        let rules = rules.collect::<Result<Vec<_>, LimitsError>>()?;
         let server = ConcurrencyLimit::new(config.server)?;
-        Ok(Self { shared: Arc::new(Shared { server, header, rules, route }) })
+        let plain = rules.is_empty() && header.is_none();
+        Ok(Self { shared: Arc::new(Shared { server, header, rules, route, plain }) })
     }
 
     /// Every limit there is at the moment.
@@ -106,9 +109,7 @@ impl ConcurrencyLayer {
             covered.and_then(|covered| covered.rule.criticality).or_else(said).unwrap_or_default();
         let own = covered.and_then(|covered| covered.of(route(request.extensions())));
         let exempt = covered.is_some_and(|covered| covered.rule.exempt);
-        let deadline =
-            request.extensions().get::<Context>().map_or(Deadline::NONE, |context| context.deadline);
-        Asked { own, exempt, criticality, deadline }
+        Asked { own, exempt, criticality }
     }
 }
 
@@ -136,7 +137,6 @@ struct Asked {
     /// It needs none of the server's.
     exempt: bool,
     criticality: Criticality,
-    deadline: Deadline,
 }
 
 type Permits = [Option<Permit>; 2];
@@ -147,17 +147,16 @@ impl Asked {
     }
 
     /// All places or none. Everybody waits in the same order, so that nobody waits in a circle.
-    async fn wait(self, server: ConcurrencyLimit) -> Result<Permits, Overloaded> {
+    async fn wait(self, server: ConcurrencyLimit, deadline: Deadline) -> Result<Permits, Overloaded> {
         let mut permits = [None, None];
         for (permit, limit) in permits.iter_mut().zip(self.limits(&server)) {
             if let Some(limit) = limit {
-                *permit = Some(limit.wait(self.criticality, self.deadline).await?);
+                *permit = Some(limit.wait(self.criticality, deadline).await?);
             }
         }
         Ok(permits)
     }
 
-    #[inline]
     fn now(&self, server: &ConcurrencyLimit) -> Option<Permits> {
         let own = match &self.own {
             Some(limit) => Some(limit.acquire_quietly(self.criticality)?),
@@ -196,18 +195,35 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Shared { server, plain, .. } = &*self.layer.shared;
+        if *plain && let Some(permit) = server.acquire_quietly(Criticality::default()) {
+            let future = self.inner.call(request);
+            return ConcurrencyFuture { stage: Stage::Passed { future, permits: [None, Some(permit)] } };
+        }
+        self.look_up(request)
+    }
+}
+
+impl<S: Clone> ConcurrencyService<S> {
+    #[inline(never)]
+    fn look_up<B>(&mut self, request: Request<B>) -> ConcurrencyFuture<S, B, S::Future>
+    where
+        S: Service<Request<B>>,
+    {
         let asked = self.layer.covering(&request);
-        let server = &self.layer.shared.server;
-        if let Some(permits) = asked.now(server) {
+        if let Some(permits) = asked.now(&self.layer.shared.server) {
             return ConcurrencyFuture { stage: Stage::Passed { future: self.inner.call(request), permits } };
         }
         // The service that was polled ready waits with the request; the one that stays is polled anew.
         let fresh = self.inner.clone();
         let service = std::mem::replace(&mut self.inner, fresh);
+        let deadline =
+            request.extensions().get::<Context>().map_or(Deadline::NONE, |context| context.deadline);
         ConcurrencyFuture {
             stage: Stage::Waiting {
-                places: Box::pin(asked.wait(self.layer.shared.server.clone())),
+                places: Box::pin(asked.wait(self.layer.shared.server.clone(), deadline)),
                 next: Some(Box::new((service, request))),
             },
         }
@@ -237,6 +253,7 @@ where
 {
     type Output = Result<Response<HeldBody<R>>, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -283,8 +300,7 @@ fn judge(status: StatusCode, permits: &mut Permits) {
 
 #[inline]
 fn held<R>(response: Response<R>, permits: Permits) -> Response<HeldBody<R>> {
-    let (parts, inner) = response.into_parts();
-    Response::from_parts(parts, HeldBody { inner, permits })
+    response.map(|inner| HeldBody { inner, permits })
 }
 
 fn refused<R: From<String>>(overloaded: Overloaded, request_id: Option<String>) -> Response<R> {
