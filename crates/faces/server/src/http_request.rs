@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 use runtime_client::{Client, parse_retry_after};
 use runtime_jobs::JobContext;
-use runtime_kernel::{Error, ErrorKind, Retry, Timestamp};
+use runtime_kernel::{Clock, Error, ErrorKind, Retry, SystemClock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -162,7 +162,7 @@ pub(crate) async fn run(client: &Client, job: JobContext, payload: Value) -> Res
     };
     let (status, headers) = (answer.status().as_u16(), kept_headers(answer.headers()));
     let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    let retry_after = retry_after.and_then(|text| parse_retry_after(text, Timestamp::now()));
+    let retry_after = retry_after.and_then(|text| parse_retry_after(text, SystemClock.utc()));
     let body = answer.bytes().await.map_err(Error::from)?;
     if let Err((kind, message)) = judge(status) {
         let error = Error::new(kind, "http.request_failed", message);

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use runtime_kernel::{Principal, SharedClock};
+use runtime_kernel::{Principal, SharedClock, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
@@ -178,7 +177,7 @@ impl Inner {
     /// At most one note per key and interval; beyond the cache's size uses go unnoted rather than memory unbounded.
     fn note_use(&self, id: KeyId, now: Timestamp) {
         let mut uses = self.uses();
-        let fresh = |at: &Timestamp| now.duration_since(*at).unsigned_abs() < self.interval;
+        let fresh = |at: &Timestamp| now.abs_diff(*at) < self.interval;
         if uses.noted.get(&id).is_some_and(fresh) {
             return;
         }

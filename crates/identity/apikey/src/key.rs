@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use runtime_kernel::{Name, Principal, PrincipalKind, Reach};
+use runtime_kernel::{Name, Principal, PrincipalKind, Reach, Timestamp};
 use runtime_secrets::SecretString;
 use serde::{Deserialize, Serialize};
 

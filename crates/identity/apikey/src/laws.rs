@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use runtime_kernel::{Clock, ManualClock, Name, Reach};
+use runtime_kernel::{Clock, ManualClock, Name, Reach, Timestamp};
 
 use crate::{ApiKey, KeyError, KeyFilter, KeyId, KeyStore, Limits, NewKey, Rotation, SecretHash, StoredKey};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use runtime_kernel::Timestamp;
 
 use crate::error::KeyError;
 use crate::key::{ApiKey, KeyId};

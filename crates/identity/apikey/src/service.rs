@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::{StdRng, SysRng};
 use rand::{CryptoRng, Rng, SeedableRng};
-use runtime_kernel::{Reach, SharedClock};
+use runtime_kernel::{Reach, SharedClock, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::authenticator::Authenticator;
@@ -170,8 +170,7 @@ impl ApiKeys {
             hash: self.hasher.hash(&secret),
             hint,
             at,
-            overlap_until: (!overlap.is_zero())
-                .then(|| at.saturating_add(overlap).unwrap_or(jiff::Timestamp::MAX)),
+            overlap_until: (!overlap.is_zero()).then(|| at.saturating_add(overlap)),
             generation: stored.generation,
         };
         let key = self.store.rotate(id, &rotation).await?;
@@ -231,7 +230,7 @@ impl ApiKeys {
     }
 }
 
-fn check(new: &NewKey, now: jiff::Timestamp) -> Result<(), KeyError> {
+fn check(new: &NewKey, now: Timestamp) -> Result<(), KeyError> {
     let wrong = |key, message| Err(KeyError::Invalid { key, message });
     check_text("description", &new.description)?;
     check_text("created_by", new.created_by.as_deref().unwrap_or_default())?;

@@ -1,9 +1,8 @@
 //! Keys in SQLite or Postgres, by the same statements.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use runtime_db::{Database, DbError, sqlx};
-use runtime_kernel::{Context, Error, Source};
+use runtime_kernel::{Context, Error, Source, Timestamp};
 use sqlx::Row;
 
 use crate::error::KeyError;

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
-use runtime_kernel::Name;
+use runtime_kernel::{Name, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::KeyError;

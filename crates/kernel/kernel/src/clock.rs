@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
+
+use crate::timestamp::Timestamp;
 
 /// A wait that ends when the clock says so. Dropping it cancels the wait.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -44,7 +45,7 @@ impl Clock for SystemClock {
     }
 
     fn utc(&self) -> Timestamp {
-        Timestamp::now()
+        std::time::SystemTime::now().into()
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
@@ -92,7 +93,7 @@ impl fmt::Debug for ManualClock {
 impl ManualClock {
     /// A clock that stands at 2026-01-01T00:00:00Z.
     pub fn new() -> Self {
-        Self::at(Timestamp::constant(1_767_225_600, 0))
+        Self::at(Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH))
     }
 
     /// A clock that stands at `epoch`.
@@ -132,11 +133,7 @@ impl Clock for ManualClock {
     }
 
     fn utc(&self) -> Timestamp {
-        self.epoch
-            .saturating_add(
-                jiff::SignedDuration::try_from(self.elapsed()).unwrap_or(jiff::SignedDuration::MAX),
-            )
-            .unwrap_or(Timestamp::MAX)
+        self.epoch.saturating_add(self.elapsed())
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {

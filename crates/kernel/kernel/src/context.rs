@@ -2,9 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -12,6 +10,7 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::principal::Principal;
 use crate::tenant::TenantContext;
+use crate::timestamp::Timestamp;
 use crate::trace::TraceContext;
 
 /// Names one piece of work in logs and answers. Kept from the caller when it is well-formed.
@@ -200,8 +199,7 @@ impl Carried {
         );
         let mut context = Context::from_parts(source, request_id, trace);
         if let Some(at) = self.deadline {
-            let left = Duration::try_from(at.duration_since(clock.utc())).unwrap_or(Duration::ZERO);
-            context.deadline = Deadline::after(clock, left);
+            context.deadline = Deadline::after(clock, at.duration_since(clock.utc()));
         }
         context.tenant = self.tenant.clone().map(Arc::new);
         context
@@ -210,6 +208,8 @@ impl Carried {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::ManualClock;
     use crate::tenant::Name;

@@ -12,7 +12,7 @@ static COUNTER: Mutex<ContextV7> = Mutex::new(ContextV7::new());
 pub fn uuid_v7(clock: &dyn Clock) -> Uuid {
     let now = clock.utc();
     let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-    let nanos = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
+    let nanos = now.subsec_microsecond() * 1_000;
     let context = COUNTER.lock().unwrap_or_else(PoisonError::into_inner);
     Uuid::new_v7(Timestamp::from_unix(&*context, seconds, nanos))
 }

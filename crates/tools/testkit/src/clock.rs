@@ -15,7 +15,8 @@ pub struct PausedClock {
 impl PausedClock {
     /// A clock that stands at 2026-01-01T00:00:00Z now.
     pub fn new() -> Self {
-        Self { start: SystemClock.now(), epoch: Timestamp::constant(1_767_225_600, 0) }
+        let epoch = Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { start: SystemClock.now(), epoch }
     }
 
     /// The same, ready to share.
@@ -36,7 +37,7 @@ impl Clock for PausedClock {
     }
 
     fn utc(&self) -> Timestamp {
-        self.epoch.checked_add(self.now().saturating_duration_since(self.start)).unwrap_or(Timestamp::MAX)
+        self.epoch.saturating_add(self.now().saturating_duration_since(self.start))
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {

@@ -1,6 +1,6 @@
 //! Reads `Retry-After` (RFC 9110 §10.2.3).
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use runtime_kernel::{Retry, Timestamp};
@@ -23,9 +23,7 @@ pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
         // More seconds than fit are for ever.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
-    let at = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let now = Duration::try_from(now.as_duration()).unwrap_or_default();
-    Some(at.saturating_sub(now))
+    Some(Timestamp::from(httpdate::parse_http_date(value).ok()?).duration_since(now))
 }
 
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {

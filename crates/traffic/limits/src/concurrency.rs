@@ -1,12 +1,13 @@
 //! The limit itself: who may begin, and what is learnt when it ends.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use runtime_kernel::{Deadline, SharedClock, SystemClock, Ticks};
 
 use crate::algorithm::Algorithm;
+use crate::calls::{Calls, ONE_IN};
 use crate::config::ConcurrencyConfig;
 use crate::error::{LimitsError, Overloaded};
 use crate::queue::Queue;
@@ -76,9 +77,9 @@ pub struct ConcurrencyLimit {
 }
 
 struct Inner {
-    in_flight: Alone<AtomicU32>,
+    calls: Alone<Calls>,
     window: Alone<Window>,
-    limit: Alone<AtomicU32>,
+    told: Alone<Told>,
     rejected: AtomicU64,
     /// When the present window may end.
     ends: AtomicU64,
@@ -89,6 +90,16 @@ struct Inner {
     queue: Option<Queue>,
     algorithm: Mutex<Box<dyn Algorithm>>,
 }
+
+/// What the last window said; everybody reads it.
+struct Told {
+    limit: AtomicU32,
+    /// Whether there is a rush, of which one call in [`ONE_IN`] is measured.
+    rush: AtomicBool,
+}
+
+/// How many calls are measured in a window when not all are, and the calls keep coming.
+const ENOUGH: u32 = 1_000;
 
 /// Something that has its cache lines to itself (processors fetch them in pairs): who reads the limit does not wait for
 /// who counts.
@@ -132,11 +143,19 @@ impl ConcurrencyLimit {
 
     fn on(config: ConcurrencyConfig, ticks: Ticks, clock: SharedClock) -> Result<Self, LimitsError> {
         config.check()?;
-        let algorithm = config.build();
+        Ok(Self::of(&config, config.build(), ticks, clock))
+    }
+
+    fn of(
+        config: &ConcurrencyConfig,
+        algorithm: Box<dyn Algorithm>,
+        ticks: Ticks,
+        clock: SharedClock,
+    ) -> Self {
         let nanos = u64::try_from(config.window.as_nanos()).unwrap_or(u64::MAX >> 2);
         let inner = Inner {
-            limit: Alone(AtomicU32::new(algorithm.limit())),
-            in_flight: Alone(AtomicU32::new(0)),
+            calls: Alone(Calls::default()),
+            told: Alone(Told { limit: AtomicU32::new(algorithm.limit()), rush: AtomicBool::new(false) }),
             rejected: AtomicU64::new(0),
             window: Alone(Window::default()),
             ends: AtomicU64::new(ticks.now() + nanos),
@@ -147,7 +166,7 @@ impl ConcurrencyLimit {
             queue: config.queue.map(Queue::new),
             algorithm: Mutex::new(algorithm),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// The right to begin a call.
@@ -194,9 +213,10 @@ impl ConcurrencyLimit {
     #[cfg(feature = "http")]
     #[inline]
     pub(crate) fn acquire_quietly(&self, criticality: Criticality) -> Option<Permit> {
+        let Some(queue) = &self.inner.queue else { return self.inner.enter(criticality) };
         let permit = self.inner.enter(criticality)?;
         // Those who wait come first; whoever joined meanwhile is served by the place given back.
-        if self.waiting() == 0 { Some(permit) } else { None }
+        if queue.waiting() == 0 { Some(permit) } else { None }
     }
 
     fn full(&self, criticality: Criticality) -> Overloaded {
@@ -211,12 +231,12 @@ impl ConcurrencyLimit {
 
     /// How many calls may be under way.
     pub fn limit(&self) -> u32 {
-        self.inner.limit.load(Ordering::Relaxed)
+        self.inner.told.limit.load(Ordering::Relaxed)
     }
 
     /// How many are.
     pub fn in_flight(&self) -> u32 {
-        self.inner.in_flight.load(Ordering::Relaxed)
+        self.inner.calls.under_way()
     }
 
     /// How many have been turned away since it was made.
@@ -230,6 +250,7 @@ impl ConcurrencyLimit {
 #[must_use = "dropped, the call is over"]
 pub struct Permit {
     inner: Arc<Inner>,
+    /// When it began, or 0 when it is not measured.
     began: u64,
     in_flight: u32,
 }
@@ -260,41 +281,61 @@ impl Permit {
         self.learn(true);
     }
 
+    #[inline]
     pub(crate) fn learn(&self, dropped: bool) {
         let inner = &self.inner;
-        let now = inner.ticks.now();
-        inner.window.add(now.saturating_sub(self.began), self.in_flight, dropped);
-        if now >= inner.ends.load(Ordering::Relaxed) && inner.window.calls() >= inner.min_samples {
-            inner.turn(now);
+        inner.window.saw(self.in_flight, dropped);
+        if self.began != 0 {
+            inner.measure(self.began);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.inner.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.inner.calls.end();
         self.inner.serve();
     }
 }
 
 impl Inner {
+    // Called from two places, of which one is a request's way in: a permit that comes back through memory costs as
+    // much as the rest of it.
+    #[expect(clippy::inline_always, reason = "measured: a quarter of what the layer costs")]
+    #[inline(always)]
     fn enter(self: &Arc<Self>, criticality: Criticality) -> Option<Permit> {
-        let limit = criticality.share(self.limit.load(Ordering::Relaxed));
-        let one_more = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
-        let before = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        let began = self.ticks.now();
-        Some(Permit { inner: Arc::clone(self), began, in_flight: before + 1 })
+        let limit = criticality.share(self.told.limit.load(Ordering::Relaxed));
+        let call = self.calls.begin(limit)?;
+        let measured = !self.told.rush.load(Ordering::Relaxed) || call.stands_for_others();
+        let began = if measured { self.ticks.now() } else { 0 };
+        Some(Permit { inner: Arc::clone(self), began, in_flight: call.under_way })
     }
 
     /// Gives places that are free to those who wait.
+    #[inline]
     fn serve(self: &Arc<Self>) {
-        if let Some(queue) = self.queue.as_ref().filter(|queue| queue.waiting() > 0) {
-            queue.serve(self.ticks.now(), |criticality| self.enter(criticality));
+        if let Some(queue) = &self.queue
+            && queue.waiting() > 0
+        {
+            self.hand_on(queue);
         }
     }
 
     #[cold]
-    fn turn(self: &Arc<Self>, now: u64) {
+    fn hand_on(self: &Arc<Self>, queue: &Queue) {
+        queue.serve(self.ticks.now(), |criticality| self.enter(criticality));
+    }
+
+    fn measure(&self, began: u64) {
+        let now = self.ticks.now();
+        self.window.add(now.saturating_sub(began));
+        if now >= self.ends.load(Ordering::Relaxed) && self.window.calls() >= self.min_samples {
+            self.turn(now);
+        }
+    }
+
+    #[cold]
+    fn turn(&self, now: u64) {
         // Whoever comes second leaves it to the first.
         let mut algorithm = match self.algorithm.try_lock() {
             Ok(algorithm) => algorithm,
@@ -305,8 +346,120 @@ impl Inner {
             return;
         }
         self.ends.store(now + self.nanos, Ordering::Relaxed);
-        if let Some(sample) = self.window.take() {
-            self.limit.store(algorithm.update(&sample), Ordering::Relaxed);
+        if let Some((measured, sample)) = self.window.take() {
+            self.told.limit.store(algorithm.update(&sample), Ordering::Relaxed);
+            let each = if self.told.rush.load(Ordering::Relaxed) { ONE_IN } else { 1 };
+            let enough = self.min_samples.max(ENOUGH);
+            let rush = measured.saturating_mul(each) >= enough.saturating_mul(ONE_IN);
+            self.told.rush.store(rush, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime_kernel::ManualClock;
+
+    use super::*;
+    use crate::algorithm::Sample;
+
+    /// Writes down what it is told.
+    #[derive(Clone, Debug, Default)]
+    struct Notes(Arc<Mutex<Vec<Sample>>>);
+
+    impl Algorithm for Notes {
+        fn limit(&self) -> u32 {
+            1_000
+        }
+
+        fn update(&mut self, sample: &Sample) -> u32 {
+            self.0.lock().unwrap().push(*sample);
+            1_000
+        }
+    }
+
+    impl Notes {
+        fn last(&self) -> Sample {
+            *self.0.lock().unwrap().last().unwrap()
+        }
+    }
+
+    fn noted() -> (ManualClock, Notes, ConcurrencyLimit) {
+        let (clock, notes) = (ManualClock::new(), Notes::default());
+        let shared: SharedClock = Arc::new(clock.clone());
+        let ticks = Ticks::of(Arc::clone(&shared));
+        let limit =
+            ConcurrencyLimit::of(&ConcurrencyConfig::default(), Box::new(notes.clone()), ticks, shared);
+        (clock, notes, limit)
+    }
+
+    /// One call after the other for 100 ms, 10,000 in all, of which every other takes three times as long.
+    fn rush(clock: &ManualClock, limit: &ConcurrencyLimit) -> usize {
+        let mut measured = 0;
+        for nth in 0..10_000 {
+            let permit = limit.acquire(Criticality::Critical).unwrap();
+            measured += usize::from(permit.began != 0);
+            clock.advance(Duration::from_micros(if nth % 2 == 0 { 5 } else { 15 }));
+            permit.succeeded();
+        }
+        measured
+    }
+
+    #[test]
+    fn of_a_rush_an_eighth_is_measured_and_the_average_stays_true() {
+        let (clock, notes, limit) = noted();
+        assert_eq!(rush(&clock, &limit), 10_000, "nobody knew that it would be one");
+        assert_eq!(notes.last().latency, Duration::from_micros(10));
+        let measured = rush(&clock, &limit);
+        assert!((1_100..=1_400).contains(&measured), "{measured}");
+        rush(&clock, &limit);
+        assert_eq!(notes.0.lock().unwrap().len(), 2, "windows end as they did");
+        let average = notes.last().latency.as_nanos();
+        assert!((9_700..=10_300).contains(&average), "{average} ns");
+    }
+
+    #[test]
+    fn what_was_dropped_and_the_most_under_way_are_seen_measured_or_not() {
+        let (clock, notes, limit) = noted();
+        rush(&clock, &limit);
+        assert_eq!((notes.last().in_flight, notes.last().dropped), (1, false));
+        let mut held: Vec<_> = (0..40).map(|_| limit.acquire(Criticality::Critical).unwrap()).collect();
+        while let Some(last) = held.pop() {
+            if last.began == 0 {
+                assert!(held.len() > 30);
+                last.overloaded();
+                break;
+            }
+        }
+        let most = u32::try_from(held.len()).unwrap() + 1;
+        drop(held);
+        rush(&clock, &limit);
+        rush(&clock, &limit);
+        assert_eq!((notes.last().in_flight, notes.last().dropped), (most, true));
+    }
+
+    #[test]
+    fn when_a_rush_is_over_every_call_is_measured_again() {
+        let (clock, _, limit) = noted();
+        rush(&clock, &limit);
+        let mut calls = 0;
+        loop {
+            let permit = limit.acquire(Criticality::Critical).unwrap();
+            clock.advance(Duration::from_millis(10));
+            permit.succeeded();
+            calls += 1;
+            if !limit.inner.told.rush.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        // Ten samples make a window, eighty calls ten samples, and the rush left up to eight behind.
+        assert!(calls <= 90, "{calls}");
+        for _ in 0..100 {
+            let permit = limit.acquire(Criticality::Critical).unwrap();
+            assert_ne!(permit.began, 0);
+            permit.succeeded();
         }
     }
 }

@@ -10,8 +10,9 @@ use std::task::{Context as Poller, Poll, ready};
 use http::{Extensions, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use runtime_kernel::{Classify, Context, Deadline};
-use tower::{Layer, Service};
+use runtime_kernel::{Classify, Context, Deadline, RequestId};
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::concurrency::{ConcurrencyLimit, Criticality, Permit};
 use crate::error::{LimitsError, Overloaded};
@@ -37,6 +38,8 @@ struct Shared {
     header: Option<HeaderName>,
     rules: Vec<Covered>,
     route: fn(&Extensions) -> Option<&str>,
+    /// Every request needs one of the server's places and nothing else.
+    plain: bool,
 }
 
 struct Covered {
@@ -73,9 +76,10 @@ impl ConcurrencyLayer {
             let limit = rule.limit.map(ConcurrencyLimit::new).transpose()?;
             Ok(Covered { rule: rule.clone(), limit, routes: Mutex::default() })
         });
-        let rules = rules.collect::<Result<_, LimitsError>>()?;
+        let rules = rules.collect::<Result<Vec<_>, LimitsError>>()?;
         let server = ConcurrencyLimit::new(config.server)?;
-        Ok(Self { shared: Arc::new(Shared { server, header, rules, route }) })
+        let plain = rules.is_empty() && header.is_none();
+        Ok(Self { shared: Arc::new(Shared { server, header, rules, route, plain }) })
     }
 
     /// Every limit there is at the moment.
@@ -106,9 +110,7 @@ impl ConcurrencyLayer {
             covered.and_then(|covered| covered.rule.criticality).or_else(said).unwrap_or_default();
         let own = covered.and_then(|covered| covered.of(route(request.extensions())));
         let exempt = covered.is_some_and(|covered| covered.rule.exempt);
-        let deadline =
-            request.extensions().get::<Context>().map_or(Deadline::NONE, |context| context.deadline);
-        Asked { own, exempt, criticality, deadline }
+        Asked { own, exempt, criticality }
     }
 }
 
@@ -136,7 +138,6 @@ struct Asked {
     /// It needs none of the server's.
     exempt: bool,
     criticality: Criticality,
-    deadline: Deadline,
 }
 
 type Permits = [Option<Permit>; 2];
@@ -147,17 +148,16 @@ impl Asked {
     }
 
     /// All places or none. Everybody waits in the same order, so that nobody waits in a circle.
-    async fn wait(self, server: ConcurrencyLimit) -> Result<Permits, Overloaded> {
+    async fn wait(self, server: ConcurrencyLimit, deadline: Deadline) -> Result<Permits, Overloaded> {
         let mut permits = [None, None];
         for (permit, limit) in permits.iter_mut().zip(self.limits(&server)) {
             if let Some(limit) = limit {
-                *permit = Some(limit.wait(self.criticality, self.deadline).await?);
+                *permit = Some(limit.wait(self.criticality, deadline).await?);
             }
         }
         Ok(permits)
     }
 
-    #[inline]
     fn now(&self, server: &ConcurrencyLimit) -> Option<Permits> {
         let own = match &self.own {
             Some(limit) => Some(limit.acquire_quietly(self.criticality)?),
@@ -196,18 +196,35 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Shared { server, plain, .. } = &*self.layer.shared;
+        if *plain && let Some(permit) = server.acquire_quietly(Criticality::default()) {
+            let future = self.inner.call(request);
+            return ConcurrencyFuture { stage: Stage::Passed { future, permits: [None, Some(permit)] } };
+        }
+        self.look_up(request)
+    }
+}
+
+impl<S: Clone> ConcurrencyService<S> {
+    #[inline(never)]
+    fn look_up<B>(&mut self, request: Request<B>) -> ConcurrencyFuture<S, B, S::Future>
+    where
+        S: Service<Request<B>>,
+    {
         let asked = self.layer.covering(&request);
-        let server = &self.layer.shared.server;
-        if let Some(permits) = asked.now(server) {
+        if let Some(permits) = asked.now(&self.layer.shared.server) {
             return ConcurrencyFuture { stage: Stage::Passed { future: self.inner.call(request), permits } };
         }
         // The service that was polled ready waits with the request; the one that stays is polled anew.
         let fresh = self.inner.clone();
         let service = std::mem::replace(&mut self.inner, fresh);
+        let deadline =
+            request.extensions().get::<Context>().map_or(Deadline::NONE, |context| context.deadline);
         ConcurrencyFuture {
             stage: Stage::Waiting {
-                places: Box::pin(asked.wait(self.layer.shared.server.clone())),
+                places: Box::pin(asked.wait(self.layer.shared.server.clone(), deadline)),
                 next: Some(Box::new((service, request))),
             },
         }
@@ -237,6 +254,7 @@ where
 {
     type Output = Result<Response<HeldBody<R>>, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -256,10 +274,7 @@ where
                     }
                     (Err(overloaded), Some(next)) => {
                         let (_, request) = *next;
-                        let id = request
-                            .extensions()
-                            .get::<Context>()
-                            .map(|context| context.request_id.to_string());
+                        let id = request.extensions().get::<Context>().map(|context| &context.request_id);
                         return Poll::Ready(Ok(held(refused(overloaded, id), [None, None])));
                     }
                     (_, None) => return Poll::Pending,
@@ -283,23 +298,18 @@ fn judge(status: StatusCode, permits: &mut Permits) {
 
 #[inline]
 fn held<R>(response: Response<R>, permits: Permits) -> Response<HeldBody<R>> {
-    let (parts, inner) = response.into_parts();
-    Response::from_parts(parts, HeldBody { inner, permits })
+    response.map(|inner| HeldBody { inner, permits })
 }
 
-fn refused<R: From<String>>(overloaded: Overloaded, request_id: Option<String>) -> Response<R> {
+fn refused<R: From<String>>(overloaded: Overloaded, request_id: Option<&RequestId>) -> Response<R> {
     let kind = overloaded.kind();
-    let mut document = serde_json::json!({
-        "type": "about:blank",
-        "title": kind.title(),
-        "status": kind.http_status(),
-        "detail": "the service is overloaded",
-        "code": overloaded.code(),
-    });
-    if let (Some(id), Some(fields)) = (request_id, document.as_object_mut()) {
-        fields.insert("request_id".to_owned(), id.into());
-    }
-    let mut response = Response::new(R::from(document.to_string()));
+    // Of what stands between quotes here nothing needs escaping; a request id has no quotes in it, nor a backslash.
+    let id = request_id.map_or_else(String::new, |id| format!(r#","request_id":"{id}""#));
+    let (title, status, code) = (kind.title(), kind.http_status(), overloaded.code());
+    let document = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"the service is overloaded","code":"{code}"{id}}}"#
+    );
+    let mut response = Response::new(R::from(document));
     *response.status_mut() =
         StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let fields = response.headers_mut();

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod algorithm;
+mod calls;
 mod concurrency;
 mod config;
 mod error;

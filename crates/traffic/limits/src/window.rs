@@ -15,9 +15,16 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn add(&self, nanos: u64, in_flight: u32, dropped: bool) {
+    /// A call took so long.
+    #[inline]
+    pub(crate) fn add(&self, nanos: u64) {
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call ended, measured or not, that saw so many under way.
+    #[inline]
+    pub(crate) fn saw(&self, in_flight: u32, dropped: bool) {
         // Mostly smaller already: a load does not take the line from the other processors.
         if self.in_flight.load(Ordering::Relaxed) < in_flight {
             self.in_flight.fetch_max(in_flight, Ordering::Relaxed);
@@ -27,18 +34,19 @@ impl Window {
         }
     }
 
+    /// How many calls were measured.
     pub(crate) fn calls(&self) -> u32 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// What has been gathered; the window begins anew. A call that is just being added may be counted in part in each:
+    /// What has been gathered, and of how many measured calls; the window begins anew. A call that is just being added may be counted in part in each:
     /// that moves an average by less than its share.
-    pub(crate) fn take(&self) -> Option<Sample> {
+    pub(crate) fn take(&self) -> Option<(u32, Sample)> {
         let calls = self.calls.swap(0, Ordering::Relaxed);
         let nanos = self.nanos.swap(0, Ordering::Relaxed);
         let in_flight = self.in_flight.swap(0, Ordering::Relaxed);
         let dropped = self.dropped.swap(false, Ordering::Relaxed);
         let latency = Duration::from_nanos(nanos.checked_div(u64::from(calls))?);
-        Some(Sample { latency, in_flight, dropped })
+        Some((calls, Sample { latency, in_flight, dropped }))
     }
 }

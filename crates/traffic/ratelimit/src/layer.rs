@@ -10,7 +10,8 @@ use std::task::{Context as Poller, Poll, ready};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 use runtime_kernel::{Classify, Context};
-use tower::{Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::buckets::{Answer, Buckets, Demand, Together};
 use crate::client_ip::{client_ip, network};

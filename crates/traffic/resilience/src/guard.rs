@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use runtime_kernel::{Deadline, SharedClock, Sleep};
-use tower::{Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::breaker::{BreakerState, CircuitBreaker, Outcome, OwnedPermit};
 use crate::bulkhead::{Bulkhead, Place};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use runtime_kernel::{Deadline, Retry, SharedClock};
-use tower::{Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::budget::RetryBudget;
 use crate::config::PolicyError;

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jiff::{SignedDuration, Timestamp};
-use runtime_kernel::SharedClock;
+use runtime_kernel::{SharedClock, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Analysis, Counts, Verdict};
@@ -253,7 +251,7 @@ impl Rollouts {
         let step = rollout.plan.steps.get(rollout.step).copied();
         let now = self.inner.clock.utc();
         let due = step.is_some_and(|step| {
-            after(rollout.since, step.hold) <= now && all.canary.requests >= step.min_requests
+            rollout.since.saturating_add(step.hold) <= now && all.canary.requests >= step.min_requests
         });
         let worse = match verdict {
             Verdict::NoWorse => None,
@@ -339,11 +337,6 @@ impl Rollouts {
         all.retain(|rollout| self.inner.watched.contains_key(&rollout.name));
         Ok(all)
     }
-}
-
-fn after(since: Timestamp, time: Duration) -> Timestamp {
-    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-    since.saturating_add(time).unwrap_or(Timestamp::MAX)
 }
 
 impl Rollout {
@@ -437,7 +430,7 @@ impl Rollout {
                 Ok(())
             }
             (Order::Switch, Phase::Prepared { side, verified: true }) => {
-                let until = after(now, self.plan.drain);
+                let until = now.saturating_add(self.plan.drain);
                 self.to(if side == Side::Canary { WHOLE } else { 0 }, Phase::Draining { until }, now);
                 Ok(())
             }
@@ -448,7 +441,7 @@ impl Rollout {
             }
             // The side that was left is still there.
             (Order::Rollback, Phase::Draining { .. } | Phase::Idle) if !canary && self.generation > 0 => {
-                let until = after(now, self.plan.drain);
+                let until = now.saturating_add(self.plan.drain);
                 self.to(
                     if self.active() == Side::Canary { 0 } else { WHOLE },
                     Phase::Draining { until },

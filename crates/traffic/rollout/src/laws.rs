@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use runtime_kernel::Timestamp;
 
 use crate::analysis::Counts;
 use crate::state::{Kind, Plan, Rollout, Side};

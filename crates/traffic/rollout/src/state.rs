@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use runtime_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::Analysis;

@@ -130,7 +130,8 @@ fn date(out: &mut String, ts: Timestamp) {
     TODAY.with_borrow_mut(|(known, text)| {
         if *known != day {
             *known = day;
-            *text = ts.strftime("%Y-%m-%d").to_string();
+            *text = ts.to_string();
+            text.truncate("2026-01-01".len());
         }
         out.push_str(text);
     });

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use jiff::ToSpan;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use runtime_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LimitsError;
@@ -69,13 +70,24 @@ impl QuotaConfig {
 impl Period {
     /// The second the present period began in, 0 for a standing quota, and when the next one begins.
     pub(super) fn span(self, now: Timestamp) -> (i64, Option<Timestamp>) {
-        let today = now.to_zoned(TimeZone::UTC).date();
+        let today = date(now);
         let (first, next) = match self {
             Self::Standing => return (0, None),
             Self::Day => (today, today.saturating_add(1.day())),
             Self::Month => (today.first_of_month(), today.first_of_month().saturating_add(1.month())),
         };
-        let begins = |date: Date| date.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp()).ok();
         (begins(first).map_or(0, Timestamp::as_second), begins(next))
     }
+}
+
+/// The day in UTC. The last that jiff knows for what lies beyond, a day before the year 10000.
+fn date(at: Timestamp) -> Date {
+    let at = jiff::Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(jiff::Timestamp::MAX);
+    at.to_zoned(TimeZone::UTC).date()
+}
+
+/// When a day begins in UTC.
+fn begins(date: Date) -> Option<Timestamp> {
+    let zoned = date.to_zoned(TimeZone::UTC).ok()?;
+    Timestamp::from_microsecond(zoned.timestamp().as_microsecond()).ok()
 }

@@ -14,9 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use config::{Period, QuotaConfig};
-use jiff::Timestamp;
 pub use memory::MemoryQuotas;
-use runtime_kernel::{Classify, Error, ErrorKind, SharedClock, TenantContext};
+use runtime_kernel::{Classify, Error, ErrorKind, SharedClock, TenantContext, Timestamp};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlQuotas;
 pub use store::{Account, QuotaStore};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Extensions, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use runtime_kernel::{Clock, Context, Deadline, Source, SystemClock};
+use runtime_kernel::{Clock, Context, Deadline, RequestId, Source, SystemClock, TraceContext};
 use runtime_limits::{
     ConcurrencyConfig, ConcurrencyLayer, ConcurrencyLimit, LimitRule, LimitsConfig, QueueConfig,
 };
@@ -86,7 +86,19 @@ async fn beyond_the_limit_a_problem_says_so_and_a_place_is_held_until_the_last_b
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
     let body = refused.into_body().collect().await.unwrap().to_bytes();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(problem["code"], "limits.overloaded");
+    let expected = serde_json::json!({
+        "type": "about:blank", "title": "Unavailable", "status": 503,
+        "detail": "the service is overloaded", "code": "limits.overloaded",
+    });
+    assert_eq!(problem, expected);
+    // Every character that a caller's request id may have.
+    let mut named = get("/");
+    let id: String = (0x21..0x7f_u8).map(char::from).filter(|char| !"\"'\\<>".contains(*char)).collect();
+    let id = RequestId::accept(&id).unwrap();
+    named.extensions_mut().insert(Context::from_parts(Source::Http, id.clone(), TraceContext::root()));
+    let body = house.send(named).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(problem["request_id"], id.to_string());
     house.answer(StatusCode::OK);
     let answer = first.await.unwrap();
     assert_eq!(house.limit("server").in_flight(), 1, "the body has not been read");

@@ -1,8 +1,8 @@
 //! Who goes where.
 #![allow(clippy::cast_precision_loss, reason = "a million users")]
 
-use jiff::Timestamp;
 use proptest::prelude::*;
+use runtime_kernel::Timestamp;
 use runtime_rollout::{Kind, Plan, Rollout, Side, bucket};
 
 fn at(weight: u32) -> Rollout {

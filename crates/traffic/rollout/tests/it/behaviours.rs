@@ -8,7 +8,7 @@
 //! - A switch moves the traffic (there `promote` changes a field nobody reads: green is promoted and blue is served).
 //! - A side that does not exist cannot be named: it is a type (there any text is a colour).
 
-use jiff::Timestamp;
+use runtime_kernel::Timestamp;
 use runtime_rollout::{Kind, Plan, Rollout, Side, WHOLE};
 
 fn rollout(kind: Kind, weight: u32) -> Rollout {
