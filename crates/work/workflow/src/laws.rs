@@ -1,0 +1,1 @@
+//! What every [`WorkflowStore`](crate::store::WorkflowStore) promises.
