@@ -103,9 +103,9 @@ pub enum What {
     /// Somebody wanted the next escalation at once.
     EscalationRequested,
     /// A step cannot go on by itself.
-    Parked { reason: ParkReason, message: String },
+    Parked { cause: ParkReason, message: String },
     /// It can again.
-    Unparked { reason: ParkReason },
+    Unparked { cause: ParkReason },
     /// Finding people failed; it is tried again.
     ResolveFailed { why: String, retry_at: Timestamp },
     /// Somebody decided a step without a seat.

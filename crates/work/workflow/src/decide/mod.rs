@@ -187,14 +187,14 @@ impl<'a> Turn<'a> {
             return Ok(());
         }
         run.parked = Some(Parked { reason, message: message.clone(), since: now });
-        self.tell_of_house(Some(&step.id), What::Parked { reason, message });
+        self.tell_of_house(Some(&step.id), What::Parked { cause: reason, message });
         Ok(())
     }
 
     fn unpark(&mut self, index: usize) -> Result<(), WorkflowError> {
         let (run, step) = self.at(index)?;
         if let Some(parked) = run.parked.take() {
-            self.tell_of_house(Some(&step.id), What::Unparked { reason: parked.reason });
+            self.tell_of_house(Some(&step.id), What::Unparked { cause: parked.reason });
         }
         Ok(())
     }
