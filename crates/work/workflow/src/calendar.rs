@@ -180,6 +180,7 @@ impl Hours {
 
     /// Of a time of day that a change of the clocks skips or repeats, the compatible instant (RFC 5545 §3.3.5).
     fn instant(&self, date: Date, time: Time) -> Option<i64> {
+        let (date, time) = if time == Time::MAX { (date.tomorrow().ok()?, Time::MIN) } else { (date, time) };
         let at = self.zone.to_ambiguous_timestamp(DateTime::from_parts(date, time)).compatible().ok()?;
         Some(at.as_microsecond())
     }
@@ -224,6 +225,7 @@ fn interval(text: &str) -> Option<(Time, Time)> {
     let (open, close) = text.split_once('-')?;
     let time = |text: &str| Time::strptime("%H:%M", text.trim()).ok();
     let open = time(open)?;
+    // The end of a day stands for the beginning of the next one.
     let close = if close.trim() == "24:00" { Time::MAX } else { time(close)? };
     (open < close).then_some((open, close))
 }

@@ -7,7 +7,7 @@ use runtime_kernel::{ManualClock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::decide::{Start, begin};
-use crate::definition::{Approver, Definition, Version, VersionState};
+use crate::definition::{Definition, Version, VersionState};
 use crate::event::Event;
 use crate::instance::{Instance, InstanceId, Priority, Purpose, Status};
 use crate::store::{Change, InstanceFilter, Mark, VersionFilter, WorkflowStore};
