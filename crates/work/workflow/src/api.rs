@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::command::{Action, Order};
-use crate::instance::{Priority, Task};
+use crate::instance::Priority;
+use crate::task::Task;
 
 /// Starts an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::definition::{Approver, Definition, value_at};
-use crate::instance::{Instance, ParkReason, Purpose, Want};
+use crate::instance::Instance;
+use crate::step::ParkReason;
+use crate::timer::{Purpose, Want};
 
 /// Why a rule names nobody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,14 +51,22 @@ impl StaticApprovers {
 
     /// The same with a role.
     #[must_use]
-    pub fn role<P: Into<String>>(mut self, role: impl Into<String>, people: impl IntoIterator<Item = P>) -> Self {
+    pub fn role<P: Into<String>>(
+        mut self,
+        role: impl Into<String>,
+        people: impl IntoIterator<Item = P>,
+    ) -> Self {
         self.roles.insert(role.into(), people.into_iter().map(Into::into).collect());
         self
     }
 
     /// The same with a group.
     #[must_use]
-    pub fn group<P: Into<String>>(mut self, group: impl Into<String>, people: impl IntoIterator<Item = P>) -> Self {
+    pub fn group<P: Into<String>>(
+        mut self,
+        group: impl Into<String>,
+        people: impl IntoIterator<Item = P>,
+    ) -> Self {
         self.groups.insert(group.into(), people.into_iter().map(Into::into).collect());
         self
     }
@@ -67,8 +77,8 @@ impl Approvers for StaticApprovers {
     async fn resolve(&self, rule: &Approver, about: &Instance) -> Result<Vec<String>, ApproverError> {
         let unknown = |what: &str, name: &str| ApproverError::Unknown(format!("there is no {what} `{name}`"));
         match rule {
-            Approver::Role(role) => self.roles.get(role).cloned().ok_or_else(|| unknown("role", role)),
-            Approver::Group(group) => self.groups.get(group).cloned().ok_or_else(|| unknown("group", group)),
+            Approver::Role(name) => self.roles.get(name).cloned().ok_or_else(|| unknown("role", name)),
+            Approver::Group(name) => self.groups.get(name).cloned().ok_or_else(|| unknown("group", name)),
             Approver::Dynamic(name) => {
                 let relation = self.relations.get(name).ok_or_else(|| unknown("relation", name))?;
                 Ok(relation.get(&about.requester).or_else(|| relation.get("*")).cloned().unwrap_or_default())
@@ -97,7 +107,8 @@ pub(crate) async fn find(
     match want.purpose {
         Purpose::Seats => {
             let Some(step) = step else { return Ok(Vec::new()) };
-            let fits = |person: &String| *person != about.requester || definition.grants.requester_may_approve;
+            let fits =
+                |person: &String| *person != about.requester || definition.grants.requester_may_approve;
             let found = people(approvers, &step.approvers, about).await;
             match found {
                 Ok(found) if found.iter().any(fits) => Ok(found),
@@ -154,7 +165,8 @@ async fn people(
 }
 
 fn in_entity(path: &str, entity: &Value) -> Result<Vec<String>, ApproverError> {
-    let wrong = || ApproverError::Unknown(format!("the entity's `{path}` is neither a person nor a list of people"));
+    let wrong =
+        || ApproverError::Unknown(format!("the entity's `{path}` is neither a person nor a list of people"));
     match value_at(entity, path) {
         None | Some(Value::Null) => Err(ApproverError::Unknown(format!("the entity has no `{path}`"))),
         Some(Value::String(person)) => Ok(vec![person.clone()]),

@@ -47,15 +47,8 @@ pub enum Day {
     Sunday,
 }
 
-const DAYS: [Day; 7] = [
-    Day::Monday,
-    Day::Tuesday,
-    Day::Wednesday,
-    Day::Thursday,
-    Day::Friday,
-    Day::Saturday,
-    Day::Sunday,
-];
+const DAYS: [Day; 7] =
+    [Day::Monday, Day::Tuesday, Day::Wednesday, Day::Thursday, Day::Friday, Day::Saturday, Day::Sunday];
 
 fn office() -> BTreeMap<Day, Vec<String>> {
     DAYS.into_iter().take(5).map(|day| (day, vec!["09:00-17:00".to_owned()])).collect()
@@ -86,9 +79,8 @@ pub(crate) struct BadCalendar {
 impl Hours {
     pub(crate) fn new(calendar: &Calendar) -> Result<Self, BadCalendar> {
         let bad = |key: String, why: String| BadCalendar { key, why };
-        let zone = TimeZone::get(&calendar.zone).map_err(|_| {
-            bad("zone".to_owned(), format!("there is no time zone `{}`", calendar.zone))
-        })?;
+        let zone = TimeZone::get(&calendar.zone)
+            .map_err(|_| bad("zone".to_owned(), format!("there is no time zone `{}`", calendar.zone)))?;
         let mut week = BTreeMap::new();
         for (day, hours) in &calendar.week {
             let mut read: Vec<(Time, Time)> = Vec::new();

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::definition::ActionKind;
-use crate::instance::{ParkReason, Purpose};
+use crate::step::ParkReason;
+use crate::timer::Purpose;
 
 /// The scope to decide steps without a seat.
 pub const BYPASS: &str = "workflow:bypass";
@@ -88,7 +89,8 @@ pub enum Action {
         #[serde(default)]
         reason: Option<String>,
     },
-    /// Runs a step's next escalation now: somebody asked there, the requester, or an administrator.
+    /// Runs a step's next escalation now: somebody asked there or an administrator one that asks or tells people, the
+    /// requester one that tells them. None that decides is run before its time.
     Escalate {
         /// Which step.
         step: String,

@@ -241,7 +241,8 @@ impl Classify for WorkflowError {
 impl From<WorkflowError> for Error {
     /// Each problem of a definition becomes a detail with its place.
     fn from(error: WorkflowError) -> Self {
-        let problems = if let WorkflowError::Definition(problems) = &error { problems.clone() } else { Vec::new() };
+        let problems =
+            if let WorkflowError::Definition(problems) = &error { problems.clone() } else { Vec::new() };
         problems.into_iter().fold(Self::of(error), |error, problem| {
             error.with_detail(problem.path, format!("{}: {}", problem.code.as_str(), problem.message))
         })

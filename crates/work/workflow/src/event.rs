@@ -3,7 +3,7 @@
 use runtime_kernel::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{How, ParkReason};
+use crate::step::{How, ParkReason};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

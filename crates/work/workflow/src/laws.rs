@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::decide::{Start, begin};
 use crate::definition::{Definition, Version, VersionState};
 use crate::event::Event;
-use crate::instance::{Instance, InstanceId, Priority, Purpose, Status};
+use crate::instance::{Instance, InstanceId, Priority, Status};
 use crate::store::{Change, InstanceFilter, Mark, VersionFilter, WorkflowStore};
+use crate::timer::Purpose;
 use crate::{Action, Actor, Command, decide};
 
 /// Every law, each on a store of its own.
@@ -144,7 +145,7 @@ async fn of_writers_from_one_revision_one_writes<S: WorkflowStore>(store: Arc<S>
     }
     assert_eq!(history(&*store, &change.instance).await, expected, "what lost has left nothing");
     let mut stranger = change.clone();
-    stranger.instance.tenant = "u".to_owned();
+    "u".clone_into(&mut stranger.instance.tenant);
     assert!(!store.commit(&stranger).await.unwrap());
 }
 
@@ -264,9 +265,15 @@ async fn lists_keep_to_tenant_filter_and_page(store: &dyn WorkflowStore) {
     assert_eq!(list(none()).await, ["2", "1"]);
     assert_eq!(list(InstanceFilter { requester: Some("sam".to_owned()), ..none() }).await, ["2"]);
     assert_eq!(list(InstanceFilter { status: Some(Status::Approved), ..none() }).await, [""; 0]);
-    assert_eq!(list(InstanceFilter { status: Some(Status::InProgress), limit: Some(1), ..none() }).await, ["2"]);
+    assert_eq!(
+        list(InstanceFilter { status: Some(Status::InProgress), limit: Some(1), ..none() }).await,
+        ["2"]
+    );
     assert_eq!(list(InstanceFilter { before: ids.get(1).copied(), ..none() }).await, ["1"]);
     assert_eq!(list(InstanceFilter { parked: Some(true), ..none() }).await, [""; 0]);
-    assert_eq!(list(InstanceFilter { parked: Some(false), entity_id: Some("1".to_owned()), ..none() }).await, ["1"]);
+    assert_eq!(
+        list(InstanceFilter { parked: Some(false), entity_id: Some("1".to_owned()), ..none() }).await,
+        ["1"]
+    );
     assert_eq!(list(InstanceFilter { entity_type: Some("other".to_owned()), ..none() }).await, [""; 0]);
 }

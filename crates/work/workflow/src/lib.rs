@@ -7,6 +7,7 @@ mod command;
 mod config;
 mod decide;
 pub mod definition;
+mod drive;
 mod error;
 mod event;
 mod instance;
@@ -20,9 +21,13 @@ pub mod migrations;
 mod module;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+mod step;
 pub mod store;
+mod task;
 mod ticker;
+mod timer;
 mod versions;
+mod views;
 mod workflows;
 
 pub use api::{ActRequest, Guard, InboxItem, OrderRequest, StartRequest};
@@ -34,14 +39,14 @@ pub use decide::{Start, begin, decide};
 pub use definition::Definition;
 pub use error::WorkflowError;
 pub use event::{Event, What};
-pub use instance::{
-    Held, How, Instance, InstanceId, ParkReason, Parked, Priority, Purpose, Seat, SeatState, Status, StepRun,
-    StepStatus, Task, Timer, TimerKind, Want,
-};
+pub use instance::{Held, Instance, InstanceId, Priority, Status};
 pub use memory::MemoryWorkflows;
 #[cfg(feature = "module")]
 pub use module::{WORKFLOWS, WorkflowModule};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlWorkflows;
+pub use step::{How, ParkReason, Parked, Seat, SeatState, StepRun, StepStatus};
+pub use task::Task;
 pub use ticker::keep_time;
+pub use timer::{Purpose, Timer, TimerKind, Want};
 pub use workflows::Workflows;

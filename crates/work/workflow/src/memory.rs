@@ -9,8 +9,9 @@ use runtime_kernel::{SharedClock, Timestamp};
 use crate::definition::{Definition, Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
-use crate::instance::{Instance, InstanceId, Task};
+use crate::instance::{Instance, InstanceId};
 use crate::store::{Change, Due, InstanceFilter, Loaded, VersionFilter, WorkflowStore, page};
+use crate::task::Task;
 
 /// Workflows that end with the process.
 #[derive(Debug)]
@@ -190,7 +191,12 @@ impl WorkflowStore for MemoryWorkflows {
         Ok(due)
     }
 
-    async fn tasks(&self, tenant: &str, holder: Option<&str>, limit: u32) -> Result<Vec<(Task, i64)>, WorkflowError> {
+    async fn tasks(
+        &self,
+        tenant: &str,
+        holder: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(Task, i64)>, WorkflowError> {
         let now = self.clock.utc();
         let state = self.state();
         let rows = state.instances.iter().filter(|((owner, _), _)| owner == tenant);
@@ -201,7 +207,9 @@ impl WorkflowStore for MemoryWorkflows {
             .map(|(urgency, task)| (task, urgency))
             .collect();
         tasks.sort_by(|(a, x), (b, y)| {
-            let key = |task: &Task| (task.due_at.unwrap_or(Timestamp::MAX), task.opened_at, task.instance, task.seat);
+            let key = |task: &Task| {
+                (task.due_at.unwrap_or(Timestamp::MAX), task.opened_at, task.instance, task.seat)
+            };
             y.cmp(x).then_with(|| key(a).cmp(&key(b))).then_with(|| a.step.cmp(&b.step))
         });
         tasks.truncate(usize::try_from(page(Some(limit))).unwrap_or(usize::MAX));

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::definition::{Definition, Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
-use crate::instance::{Instance, InstanceId, Status, Task};
+use crate::instance::{Instance, InstanceId, Status};
+use crate::task::Task;
 
 /// An action that is done once however often it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +134,12 @@ pub trait WorkflowStore: Send + Sync + 'static {
     /// Instances with something due by the store's time, the longest due first, after a place in that order.
     async fn due(&self, after: Option<&Due>, limit: u32) -> Result<Vec<Due>, WorkflowError>;
     /// Open tasks of one holder, or of all, the most urgent first: by urgency, then due time, then age.
-    async fn tasks(&self, tenant: &str, holder: Option<&str>, limit: u32) -> Result<Vec<(Task, i64)>, WorkflowError>;
+    async fn tasks(
+        &self,
+        tenant: &str,
+        holder: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(Task, i64)>, WorkflowError>;
     /// Instances, newest first.
     async fn instances(&self, tenant: &str, filter: &InstanceFilter) -> Result<Vec<Instance>, WorkflowError>;
     /// Events of an instance after a number, in order.

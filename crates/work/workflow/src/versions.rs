@@ -16,7 +16,11 @@ impl Workflows {
     ///
     /// # Errors
     /// [`WorkflowError::Definition`] names every problem with its place.
-    pub async fn register(&self, context: &Context, definition: Definition) -> Result<Version, WorkflowError> {
+    pub async fn register(
+        &self,
+        context: &Context,
+        definition: Definition,
+    ) -> Result<Version, WorkflowError> {
         let by = definer(context)?;
         self.add(&namespace(context), definition, by).await
     }
@@ -43,7 +47,11 @@ impl Workflows {
     ///
     /// # Errors
     /// Of the store.
-    pub async fn versions(&self, context: &Context, filter: &VersionFilter) -> Result<Vec<Version>, WorkflowError> {
+    pub async fn versions(
+        &self,
+        context: &Context,
+        filter: &VersionFilter,
+    ) -> Result<Vec<Version>, WorkflowError> {
         actor(context)?;
         self.store.versions(&namespace(context), filter).await
     }
@@ -97,7 +105,8 @@ impl Workflows {
         definition.check()?;
         let filter = VersionFilter { code: Some(definition.code.clone()), ..VersionFilter::default() };
         for _ in 0..ROUNDS {
-            let newest = self.store.versions(tenant, &filter).await?.first().map_or(0, |version| version.number);
+            let newest =
+                self.store.versions(tenant, &filter).await?.first().map_or(0, |version| version.number);
             let version = Version {
                 number: newest.saturating_add(1),
                 state: VersionState::Draft,

@@ -6,7 +6,8 @@ use super::{Turn, needed};
 use crate::command::{Action, Actor};
 use crate::error::WorkflowError;
 use crate::event::What;
-use crate::instance::{Held, How, SeatState, Status, StepStatus};
+use crate::instance::{Held, Status};
+use crate::step::{How, SeatState, StepStatus};
 
 impl Turn<'_> {
     pub(super) fn act(&mut self, actor: &Actor, action: Action) -> Result<(), WorkflowError> {
@@ -43,10 +44,11 @@ impl Turn<'_> {
             Action::Escalate { step, reason } => {
                 self.because(reason)?;
                 let index = self.index(&step)?;
-                if who != self.instance.requester && !self.administers(actor) {
+                let own = self.not_own(who).is_err();
+                if !own && !self.administers(actor) && who != self.instance.requester {
                     self.own_seat(who, Some(&step))?;
                 }
-                self.escalate_next(index)
+                self.escalate_next(index, own)
             }
             Action::Hold { reason } => {
                 self.because(reason)?;
@@ -81,9 +83,11 @@ impl Turn<'_> {
                 needed("text", &text)?;
                 let involved = who == self.instance.requester
                     || self.administers(actor)
-                    || self.instance.steps.iter().any(|run| {
-                        run.seats.iter().any(|seat| seat.holder == who || seat.first == who)
-                    });
+                    || self
+                        .instance
+                        .steps
+                        .iter()
+                        .any(|run| run.seats.iter().any(|seat| seat.holder == who || seat.first == who));
                 if !involved {
                     return Err(WorkflowError::NotAssigned(who.to_owned()));
                 }

@@ -4,9 +4,9 @@ use super::Turn;
 use crate::definition::StepKind;
 use crate::error::WorkflowError;
 use crate::event::What;
-use crate::instance::{
-    How, ParkReason, Purpose, SeatState, Status, StepRun, StepStatus, Want,
-};
+use crate::instance::Status;
+use crate::step::{How, ParkReason, SeatState, StepRun, StepStatus};
+use crate::timer::{Purpose, Want};
 
 impl Turn<'_> {
     /// Runs to a fixed point. Each round settles or starts a step, or ends it.

@@ -8,7 +8,8 @@ use super::seats::MAX_SEATS;
 use crate::definition::EscalationAction;
 use crate::error::WorkflowError;
 use crate::event::What;
-use crate::instance::{ParkReason, Purpose, SeatState, StepStatus, Want};
+use crate::step::{ParkReason, SeatState, StepStatus};
+use crate::timer::{Purpose, Want};
 
 /// How often finding people is tried again by itself: after 1 s, doubling, at most 5 min.
 const RETRIES: u32 = 3;
@@ -73,8 +74,7 @@ impl Turn<'_> {
             return self.park(index, ParkReason::MissingApprover, message);
         }
         if people.len() > MAX_SEATS {
-            let message = format!("{} people were found; at most {MAX_SEATS} can be asked", people.len());
-            return self.park(index, ParkReason::TooManyApprovers, message);
+            return self.park(index, ParkReason::TooManyApprovers, too_many(people.len()));
         }
         self.seat(index, &people)
     }
@@ -109,10 +109,13 @@ impl Turn<'_> {
 
     /// Those who have not decided lose their seats to people who have none.
     fn ask_instead(&mut self, index: usize, people: Vec<String>) -> Result<(), WorkflowError> {
-        let people: Vec<String> = self.eligible(people).into_iter().take(MAX_SEATS).collect();
+        let people = self.eligible(people);
         let (run, step) = self.at(index)?;
         if run.status != StepStatus::Active {
             return Ok(());
+        }
+        if run.seats.len() + people.len() > 2 * MAX_SEATS {
+            return self.escalation_failed(Some(&step.id), too_many(people.len()));
         }
         let decided = |state: SeatState| matches!(state, SeatState::Approved | SeatState::Rejected);
         let voted: BTreeSet<String> =
@@ -130,10 +133,13 @@ impl Turn<'_> {
     }
 
     fn ask_too(&mut self, index: usize, people: Vec<String>) -> Result<(), WorkflowError> {
-        let people: Vec<String> = self.eligible(people).into_iter().take(MAX_SEATS).collect();
+        let people = self.eligible(people);
         let (run, step) = self.at(index)?;
         if run.status != StepStatus::Active {
             return Ok(());
+        }
+        if run.seats.len() + people.len() > 2 * MAX_SEATS {
+            return self.escalation_failed(Some(&step.id), too_many(people.len()));
         }
         if people.is_empty() {
             return self.escalation_failed(Some(&step.id), "only the requester was found".to_owned());
@@ -146,7 +152,7 @@ impl Turn<'_> {
         for person in people {
             let (run, _) = self.at(index)?;
             let sits = run.live().any(|seat| seat.holder == *person);
-            if !sits && run.seats.len() < 2 * MAX_SEATS {
+            if !sits {
                 self.add_seat(index, person, true)?;
             }
         }
@@ -163,4 +169,8 @@ impl Turn<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn too_many(people: usize) -> String {
+    format!("{people} people were found; a step asks at most {MAX_SEATS}")
 }

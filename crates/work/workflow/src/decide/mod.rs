@@ -31,7 +31,8 @@ use crate::command::{Actor, Command};
 use crate::definition::{Definition, Step};
 use crate::error::WorkflowError;
 use crate::event::{Event, What};
-use crate::instance::{Instance, InstanceId, ParkReason, Parked, Priority, Status, StepRun};
+use crate::instance::{Instance, InstanceId, Priority, Status};
+use crate::step::{ParkReason, Parked, StepRun};
 
 /// What an instance is started with.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,9 +142,12 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn new(definition: &'a Definition, instance: Instance, now: Timestamp) -> Result<Self, WorkflowError> {
         let calendar = definition.calendar.as_ref().map(Hours::new).transpose();
-        let hours = calendar.map_err(|bad| WorkflowError::Corrupt(format!("calendar.{}: {}", bad.key, bad.why)))?;
+        let hours =
+            calendar.map_err(|bad| WorkflowError::Corrupt(format!("calendar.{}: {}", bad.key, bad.why)))?;
         if !definition.steps.iter().map(|step| &step.id).eq(instance.steps.iter().map(|step| &step.id)) {
-            return Err(WorkflowError::Corrupt("the instance has other steps than its definition".to_owned()));
+            return Err(WorkflowError::Corrupt(
+                "the instance has other steps than its definition".to_owned(),
+            ));
         }
         Ok(Self { definition, hours, instance, events: Vec::new(), now, by: None, reason: None })
     }
@@ -180,7 +184,12 @@ impl<'a> Turn<'a> {
         run.zip(step).ok_or_else(|| WorkflowError::NoStep(format!("number {index}")))
     }
 
-    fn park(&mut self, index: usize, reason: ParkReason, message: impl Into<String>) -> Result<(), WorkflowError> {
+    fn park(
+        &mut self,
+        index: usize,
+        reason: ParkReason,
+        message: impl Into<String>,
+    ) -> Result<(), WorkflowError> {
         let (now, message) = (self.now, message.into());
         let (run, step) = self.at(index)?;
         if run.parked.as_ref().is_some_and(|parked| parked.reason == reason) {

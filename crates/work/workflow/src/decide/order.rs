@@ -7,7 +7,8 @@ use super::{Turn, needed};
 use crate::command::{Actor, Order};
 use crate::error::WorkflowError;
 use crate::event::What;
-use crate::instance::{How, SeatState, Status, StepStatus};
+use crate::instance::Status;
+use crate::step::{How, SeatState, StepStatus};
 
 impl Turn<'_> {
     pub(super) fn order(&mut self, actor: &Actor, order: Order, reason: String) -> Result<(), WorkflowError> {
@@ -112,7 +113,11 @@ impl Turn<'_> {
         self.may_sit(index, person)?;
         let (run, _) = self.at(index)?;
         if run.seats.len() >= MAX_SEATS {
-            return Err(WorkflowError::TooLarge { what: "step's seats", size: run.seats.len(), limit: MAX_SEATS });
+            return Err(WorkflowError::TooLarge {
+                what: "step's seats",
+                size: run.seats.len(),
+                limit: MAX_SEATS,
+            });
         }
         let seating = run.status == StepStatus::Seating;
         self.tell(Some(step), What::ApproverAdded { person: person.to_owned() });

@@ -6,7 +6,7 @@ use super::Turn;
 use crate::definition::StepKind;
 use crate::error::WorkflowError;
 use crate::event::What;
-use crate::instance::{Seat, SeatState, StepStatus};
+use crate::step::{Seat, SeatState, StepStatus};
 
 /// People a step may ask.
 pub(crate) const MAX_SEATS: usize = 500;
@@ -39,7 +39,12 @@ impl Turn<'_> {
     }
 
     /// One more voice; in a sequential step the last.
-    pub(super) fn add_seat(&mut self, index: usize, person: &str, escalated: bool) -> Result<(), WorkflowError> {
+    pub(super) fn add_seat(
+        &mut self,
+        index: usize,
+        person: &str,
+        escalated: bool,
+    ) -> Result<(), WorkflowError> {
         let now = self.now;
         let (run, step) = self.at(index)?;
         let open = step.kind != StepKind::Sequential || !run.live().any(|seat| seat.state.is_undecided());

@@ -7,7 +7,9 @@ use crate::calendar::{add, share};
 use crate::definition::{EscalationAction, Repeat, Sla};
 use crate::error::WorkflowError;
 use crate::event::What;
-use crate::instance::{How, Purpose, SeatState, Status, StepStatus, Timer, TimerKind, Want};
+use crate::instance::Status;
+use crate::step::{How, SeatState, StepStatus};
+use crate::timer::{Purpose, Timer, TimerKind, Want};
 
 impl<'a> Turn<'a> {
     pub(super) fn start_whole_clock(&mut self) -> Result<(), WorkflowError> {
@@ -20,7 +22,7 @@ impl<'a> Turn<'a> {
     pub(super) fn start_step_clock(&mut self, index: usize) -> Result<(), WorkflowError> {
         let (_, step) = self.at(index)?;
         if let Some(sla) = &step.sla {
-            let (warn, due) = self.plan(Some(step.id.clone()), sla)?;
+            let (warn, due) = self.plan(Some(&step.id), sla)?;
             let (run, _) = self.at(index)?;
             (run.warn_at, run.due_at) = (Some(warn), Some(due));
         }
@@ -32,23 +34,29 @@ impl<'a> Turn<'a> {
     }
 
     /// Sets every timer of an SLA that starts now; says when it warns and when it is due.
-    fn plan(&mut self, step: Option<String>, sla: &Sla) -> Result<(Timestamp, Timestamp), WorkflowError> {
+    fn plan(&mut self, step: Option<&str>, sla: &Sla) -> Result<(Timestamp, Timestamp), WorkflowError> {
         let due = self.after(self.now, sla.due)?;
-        let warn = share(self.now, sla.due, sla.warn_at, self.hours.as_ref()).ok_or(WorkflowError::Calendar)?;
+        let warn =
+            share(self.now, sla.due, sla.warn_at, self.hours.as_ref()).ok_or(WorkflowError::Calendar)?;
         let mut timers = vec![(TimerKind::Warning, warn.min(due), 0), (TimerKind::Due, due, 0)];
-        let times = |repeat: Option<Repeat>| repeat.map_or(0, |repeat| repeat.times);
+        let repeats = |repeat: Option<Repeat>| repeat.map_or(0, |repeat| repeat.times);
         for (nth, reminder) in sla.reminders.iter().enumerate() {
             let at = self.after(self.now, reminder.after)?;
-            timers.push((TimerKind::Reminder(nth), at, times(reminder.repeat)));
+            timers.push((TimerKind::Reminder(nth), at, repeats(reminder.repeat)));
         }
         for (nth, escalation) in sla.escalations.iter().enumerate() {
             let at = self.after(due, escalation.after)?;
-            timers.push((TimerKind::Escalation(nth), at, times(escalation.repeat)));
+            timers.push((TimerKind::Escalation(nth), at, repeats(escalation.repeat)));
         }
         if let Some(expires) = sla.expires_after {
             timers.push((TimerKind::Expiry, self.after(due, expires)?, 0));
         }
-        let timers = timers.into_iter().map(|(kind, at, left)| Timer { step: step.clone(), kind, at, left });
+        let timers = timers.into_iter().map(|(kind, at, left)| Timer {
+            step: step.map(ToOwned::to_owned),
+            kind,
+            at,
+            left,
+        });
         self.instance.timers.extend(timers);
         Ok((warn, due))
     }
@@ -154,16 +162,24 @@ impl<'a> Turn<'a> {
         self.settle(index, status, How::Escalation)
     }
 
-    /// The step's next escalation, before its time.
-    pub(super) fn escalate_next(&mut self, index: usize) -> Result<(), WorkflowError> {
+    /// The step's next escalation, before its time. One that decides is never run early, or whoever may ask for it
+    /// would decide; and a requester who could have approvers replaced would choose their own.
+    pub(super) fn escalate_next(&mut self, index: usize, by_requester: bool) -> Result<(), WorkflowError> {
         let (_, step) = self.at(index)?;
+        let escalations = step.sla.as_ref().map(|sla| sla.escalations.as_slice()).unwrap_or_default();
+        let early = |nth: usize| match escalations.get(nth).map(|escalation| &escalation.action) {
+            Some(EscalationAction::Notify(_)) => true,
+            Some(EscalationAction::Reassign(_) | EscalationAction::AddApprover(_)) => !by_requester,
+            Some(EscalationAction::AutoApprove | EscalationAction::AutoReject) | None => false,
+        };
         let of_step = |timer: &Timer| {
-            timer.step.as_deref() == Some(&step.id) && matches!(timer.kind, TimerKind::Escalation(_))
+            let escalates = matches!(timer.kind, TimerKind::Escalation(nth) if early(nth));
+            timer.step.as_deref() == Some(&step.id) && escalates
         };
         let timers = &mut self.instance.timers;
         let planned = timers.iter().enumerate().filter(|(_, timer)| of_step(timer));
         let Some((place, _)) = planned.min_by_key(|(place, timer)| (timer.at, *place)) else {
-            let why = "no escalation is planned for the step";
+            let why = "no escalation that may be run early is planned for the step";
             return Err(WorkflowError::NotAllowed { action: "escalate".to_owned(), why });
         };
         let mut timer = timers.remove(place);

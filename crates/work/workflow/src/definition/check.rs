@@ -1,95 +1,22 @@
 //! What makes a definition one that can be decided. Every problem is named with its place and a code.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 use super::condition::MAX_DEPTH;
 use super::operand::{compare, regex};
+use super::problem::{Problem, ProblemCode};
 use super::{
-    Approver, Condition, Definition, EscalationAction, Operator, Quorum, Repeat, Requirement, Sla, Span, Step,
-    StepKind, Test, by_id,
+    Approver, Condition, Definition, EscalationAction, Operator, Quorum, Repeat, Requirement, Sla, Span,
+    Step, StepKind, Test,
 };
 use crate::calendar::Hours;
 
 /// Steps a definition may have.
 pub const MAX_STEPS: usize = 100;
 /// Entries any of its lists may have.
-const MAX_LIST: usize = 200;
+pub(super) const MAX_LIST: usize = 200;
 /// Bytes a name may have.
 const MAX_NAME: usize = 128;
-
-/// One thing wrong with a definition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// Where: `steps[2].depends_on[0]`.
-    pub path: String,
-    /// What kind of problem.
-    pub code: ProblemCode,
-    /// In words.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.path, self.message, self.code.as_str())
-    }
-}
-
-/// Kinds of problems of definitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each says itself, and its message says the rest")]
-pub enum ProblemCode {
-    BadName,
-    NoSteps,
-    TooMany,
-    DuplicateStepId,
-    LevelGap,
-    UnknownDependency,
-    SelfDependency,
-    CircularDependency,
-    NoApprovers,
-    BadApprover,
-    QuorumUnreachable,
-    BadQuorum,
-    MissingCondition,
-    UselessCondition,
-    BadCondition,
-    BadSla,
-    CalendarMissing,
-    BadCalendar,
-    RequesterOnly,
-}
-
-impl ProblemCode {
-    /// As written: `CIRCULAR_DEPENDENCY`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadName => "BAD_NAME",
-            Self::NoSteps => "NO_STEPS",
-            Self::TooMany => "TOO_MANY",
-            Self::DuplicateStepId => "DUPLICATE_STEP_ID",
-            Self::LevelGap => "LEVEL_GAP",
-            Self::UnknownDependency => "UNKNOWN_DEPENDENCY",
-            Self::SelfDependency => "SELF_DEPENDENCY",
-            Self::CircularDependency => "CIRCULAR_DEPENDENCY",
-            Self::NoApprovers => "NO_APPROVERS",
-            Self::BadApprover => "BAD_APPROVER",
-            Self::QuorumUnreachable => "QUORUM_UNREACHABLE",
-            Self::BadQuorum => "BAD_QUORUM",
-            Self::MissingCondition => "MISSING_CONDITION",
-            Self::UselessCondition => "USELESS_CONDITION",
-            Self::BadCondition => "BAD_CONDITION",
-            Self::BadSla => "BAD_SLA",
-            Self::CalendarMissing => "CALENDAR_MISSING",
-            Self::BadCalendar => "BAD_CALENDAR",
-            Self::RequesterOnly => "REQUESTER_ONLY",
-        }
-    }
-}
 
 impl Definition {
     /// Everything that is wrong with it; nothing when it can be registered.
@@ -116,13 +43,13 @@ impl Definition {
     }
 }
 
-struct Check {
+pub(super) struct Check {
     found: Vec<Problem>,
     calendar: bool,
 }
 
 impl Check {
-    fn add(&mut self, path: impl Into<String>, code: ProblemCode, message: impl Into<String>) {
+    pub(super) fn add(&mut self, path: impl Into<String>, code: ProblemCode, message: impl Into<String>) {
         self.found.push(Problem { path: path.into(), code, message: message.into() });
     }
 
@@ -134,7 +61,7 @@ impl Check {
         }
     }
 
-    fn count(&mut self, path: &str, len: usize, most: usize) {
+    pub(super) fn count(&mut self, path: &str, len: usize, most: usize) {
         if len > most {
             self.add(path, ProblemCode::TooMany, format!("has {len} entries; at most {most} are accepted"));
         }
@@ -289,93 +216,6 @@ impl Check {
             self.add(path, ProblemCode::CalendarMissing, "business time needs the definition's `calendar`");
         }
     }
-
-    /// Ids, levels and dependencies.
-    fn order(&mut self, definition: &Definition) {
-        let steps = &definition.steps;
-        let mut first: BTreeMap<&str, usize> = BTreeMap::new();
-        for (index, step) in steps.iter().enumerate() {
-            if let Some(before) = first.insert(&step.id, index) {
-                let message = format!("`{}` is the id of steps[{before}] already", step.id);
-                self.add(format!("steps[{index}].id"), ProblemCode::DuplicateStepId, message);
-            }
-        }
-        let levels: BTreeSet<u32> = steps.iter().map(|step| step.level).collect();
-        for (expected, level) in (1..).zip(&levels) {
-            if *level != expected {
-                let at = steps.iter().position(|step| step.level == *level).unwrap_or_default();
-                let message = format!("level {level} comes where {expected} should");
-                self.add(format!("steps[{at}].level"), ProblemCode::LevelGap, message);
-                break;
-            }
-        }
-        let known = by_id(steps);
-        for (index, step) in steps.iter().enumerate() {
-            self.count(&format!("steps[{index}].depends_on"), step.depends_on.len(), MAX_LIST);
-            for (nth, on) in step.depends_on.iter().enumerate() {
-                let at = format!("steps[{index}].depends_on[{nth}]");
-                if *on == step.id {
-                    self.add(at, ProblemCode::SelfDependency, "a step cannot wait for itself");
-                } else if !known.contains_key(on.as_str()) {
-                    self.add(at, ProblemCode::UnknownDependency, format!("there is no step `{on}`"));
-                }
-            }
-        }
-        self.cycles(steps);
-    }
-
-    /// Waiting for a step of a higher level is a cycle too, because levels make that one wait.
-    fn cycles(&mut self, steps: &[Step]) {
-        let known = by_id(steps);
-        let mut settled: BTreeSet<&str> = BTreeSet::new();
-        for (index, step) in steps.iter().enumerate() {
-            let mut path: Vec<&str> = Vec::new();
-            if let Some(cycle) = walk(&known, &step.id, &mut path, &mut settled) {
-                let message = format!("it waits for itself: {}", cycle.join(" → "));
-                self.add(format!("steps[{index}].depends_on"), ProblemCode::CircularDependency, message);
-            }
-            for (nth, on) in step.depends_on.iter().enumerate() {
-                let above = known.get(on.as_str()).filter(|other| other.level > step.level);
-                if let Some(other) = above {
-                    let message = format!(
-                        "it waits for itself: {} → {on} (level {}) → {} (level {})",
-                        step.id, other.level, step.id, step.level
-                    );
-                    let at = format!("steps[{index}].depends_on[{nth}]");
-                    self.add(at, ProblemCode::CircularDependency, message);
-                }
-            }
-        }
-    }
-}
-
-/// Depth first; a step found again on the way closes a cycle. Each step is finished once.
-fn walk<'a>(
-    known: &BTreeMap<&'a str, &'a Step>,
-    id: &'a str,
-    path: &mut Vec<&'a str>,
-    settled: &mut BTreeSet<&'a str>,
-) -> Option<Vec<&'a str>> {
-    if let Some(from) = path.iter().position(|step| *step == id) {
-        let mut cycle: Vec<&str> = path.iter().skip(from).copied().collect();
-        cycle.push(id);
-        return Some(cycle);
-    }
-    if settled.contains(id) {
-        return None;
-    }
-    path.push(id);
-    let next = known.get(id).map(|step| step.depends_on.as_slice()).unwrap_or_default();
-    // A step that names itself has its own code.
-    for on in next.iter().filter(|on| *on != id) {
-        if let Some(cycle) = walk(known, on, path, settled) {
-            settled.extend(path.iter());
-            return Some(cycle);
-        }
-    }
-    path.pop();
-    settled.insert(id);
-    None
 }
 
 fn bad_test(test: &Test) -> Option<String> {

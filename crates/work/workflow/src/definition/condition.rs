@@ -248,9 +248,7 @@ impl Test {
 
     fn contains(&self, found: &Value) -> Result<bool, ConditionError> {
         match found {
-            Value::Array(items) => {
-                Ok(items.iter().any(|item| self.same(item, &self.value).unwrap_or(false)))
-            }
+            Value::Array(items) => Ok(items.iter().any(|item| self.same(item, &self.value).unwrap_or(false))),
             Value::String(_) => self.texts(found).map(|(text, part)| text.contains(part)),
             _ => Err(self.mismatch("texts and lists", found)),
         }
@@ -276,7 +274,12 @@ impl Test {
     }
 
     fn mismatch(&self, wanted: &'static str, found: &Value) -> ConditionError {
-        ConditionError::Mismatch { field: self.field.clone(), op: self.op.as_str(), wanted, found: kind(found) }
+        ConditionError::Mismatch {
+            field: self.field.clone(),
+            op: self.op.as_str(),
+            wanted,
+            found: kind(found),
+        }
     }
 
     fn value_error(&self, why: impl Into<String>) -> ConditionError {

@@ -69,12 +69,11 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<Difference>) {
     };
     for (key, value) in before {
         let at = join(path, key);
-        match after.get(key) {
-            Some(other) => compare(&at, value, other, found),
-            None => {
-                let breaking = breaking(&at);
-                found.push(Difference { path: at, change: Change::Removed(value.clone()), breaking });
-            }
+        if let Some(other) = after.get(key) {
+            compare(&at, value, other, found);
+        } else {
+            let breaking = breaking(&at);
+            found.push(Difference { path: at, change: Change::Removed(value.clone()), breaking });
         }
     }
     for (key, value) in after.iter().filter(|(key, _)| !before.contains_key(*key)) {
@@ -90,5 +89,6 @@ fn join(path: &str, key: &str) -> String {
 
 /// Names, and which definition is chosen, decide nothing once an instance runs.
 fn breaking(path: &str) -> bool {
-    !matches!(path, "name" | "priority" | "when") && !(path.starts_with("steps.") && path.ends_with(".name"))
+    let step_name = path.strip_prefix("steps.").is_some_and(|rest| rest.strip_suffix(".name").is_some());
+    !(step_name || matches!(path, "name" | "priority" | "when"))
 }

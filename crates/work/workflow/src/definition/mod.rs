@@ -4,9 +4,12 @@ mod check;
 mod condition;
 mod diff;
 mod operand;
+mod order;
+mod problem;
 mod read;
 mod sla;
 mod span;
+mod version;
 #[cfg(feature = "yaml")]
 mod yaml;
 
@@ -14,15 +17,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::check::{MAX_STEPS, Problem, ProblemCode};
-pub use self::condition::{Condition, ConditionError, Operator, Test};
+pub use self::check::MAX_STEPS;
 pub(crate) use self::condition::value_at;
+pub use self::condition::{Condition, ConditionError, Operator, Test};
 pub use self::diff::{Change, Difference};
-pub use self::read::{Format, MAX_BYTES};
+pub use self::problem::{Problem, ProblemCode};
 #[cfg(feature = "schema")]
 pub use self::read::schema;
+pub use self::read::{Format, MAX_BYTES};
 pub use self::sla::{Escalation, EscalationAction, Reminder, Repeat, Sla};
 pub use self::span::{Span, SpanError, Unit};
+pub use self::version::{Version, VersionState};
 pub use crate::calendar::Calendar;
 
 /// A workflow as it is written down: YAML, JSON or code.
@@ -248,68 +253,6 @@ impl Definition {
             found.extend(more);
         }
     }
-}
-
-/// Where a version of a definition stands.
-///
-/// | from | to |
-/// |---|---|
-/// | draft | active, retired |
-/// | active | deprecated (by activating another), retired |
-/// | deprecated | active (going back), retired |
-/// | retired | |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VersionState {
-    /// Registered, and starts nothing yet.
-    Draft,
-    /// New instances are started with it; at most one per code.
-    Active,
-    /// Another has taken its place; its instances go on.
-    Deprecated,
-    /// Never to be activated again; its instances go on.
-    Retired,
-}
-
-impl VersionState {
-    /// As stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Active => "active",
-            Self::Deprecated => "deprecated",
-            Self::Retired => "retired",
-        }
-    }
-
-    /// The state of a name.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Draft, Self::Active, Self::Deprecated, Self::Retired].into_iter().find(|s| s.as_str() == text)
-    }
-
-    /// Whether the table above has the step.
-    pub const fn may_become(self, next: Self) -> bool {
-        match (self, next) {
-            (Self::Draft | Self::Deprecated, Self::Active) | (Self::Active, Self::Deprecated) => true,
-            (from, Self::Retired) => !matches!(from, Self::Retired),
-            _ => false,
-        }
-    }
-}
-
-/// A registered version of a definition. Its content never changes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Version {
-    /// Counted per code, from 1.
-    pub number: u32,
-    /// Where it stands.
-    pub state: VersionState,
-    /// What it says.
-    pub definition: Definition,
-    /// Who registered it.
-    pub by: String,
-    /// When.
-    pub at: runtime_kernel::Timestamp,
 }
 
 /// By id, for lookups while checking.

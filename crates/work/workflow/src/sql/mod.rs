@@ -11,8 +11,9 @@ use runtime_kernel::{Context, Source, Timestamp};
 use crate::definition::{Definition, Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
-use crate::instance::{Instance, InstanceId, Task};
+use crate::instance::{Instance, InstanceId};
 use crate::store::{Change, Due, InstanceFilter, Loaded, VersionFilter, WorkflowStore};
+use crate::task::Task;
 
 /// Workflows in a database that [`crate::migrations`] have prepared.
 ///
@@ -106,7 +107,12 @@ impl WorkflowStore for SqlWorkflows {
         Ok(found)
     }
 
-    async fn tasks(&self, tenant: &str, holder: Option<&str>, limit: u32) -> Result<Vec<(Task, i64)>, WorkflowError> {
+    async fn tasks(
+        &self,
+        tenant: &str,
+        holder: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(Task, i64)>, WorkflowError> {
         let mut tx = self.db.begin(&self.context()).await?;
         let now = run::now(&mut tx, &self.db).await?;
         let found = read::tasks(&mut tx, now, tenant, holder, limit).await?;

@@ -9,8 +9,9 @@ use super::run::{id, parse, rows, signed, time};
 use crate::definition::{Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
-use crate::instance::{Instance, InstanceId, Task};
+use crate::instance::{Instance, InstanceId};
 use crate::store::{Due, InstanceFilter, Loaded, VersionFilter, page};
+use crate::task::Task;
 
 const VERSIONS: &str = "SELECT state, data FROM workflow_definitions WHERE tenant = $1
     AND (CAST($2 AS TEXT) IS NULL OR code = $2) AND (CAST($3 AS TEXT) IS NULL OR entity_type = $3)
@@ -20,7 +21,8 @@ const LOAD: &str = "SELECT i.definition, i.data, a.fingerprint FROM workflow_ins
     WHERE i.tenant = $1 AND i.id = $2";
 const DUE: &str = "SELECT next_at, tenant, id FROM workflow_instances WHERE next_at <= $1
     AND (next_at > $2 OR (next_at = $2 AND id > $3)) ORDER BY next_at, id LIMIT $4";
-const TASKS: &str = "SELECT data, weight + CASE WHEN due_at <= $3 THEN 100 WHEN warn_at <= $3 THEN 50 ELSE 0 END AS urgency
+const TASKS: &str =
+    "SELECT data, weight + CASE WHEN due_at <= $3 THEN 100 WHEN warn_at <= $3 THEN 50 ELSE 0 END AS urgency
     FROM workflow_tasks WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR holder = $2)
     ORDER BY urgency DESC, COALESCE(due_at, 9223372036854775807), opened_at, instance, seat, step LIMIT $4";
 const INSTANCES: &str = "SELECT data FROM workflow_instances WHERE tenant = $1
@@ -67,8 +69,7 @@ pub(super) async fn due(
 ) -> Result<Vec<Due>, WorkflowError> {
     let at = after.map_or(i64::MIN, |after| after.at.as_microsecond());
     let last = after.map(|after| after.id.to_string()).unwrap_or_default();
-    let found =
-        rows!(tx, (i64, String, String), DUE, now.as_microsecond(), at, &last, i64::from(limit));
+    let found = rows!(tx, (i64, String, String), DUE, now.as_microsecond(), at, &last, i64::from(limit));
     found
         .into_iter()
         .map(|(at, tenant, instance)| Ok(Due { at: time(at)?, tenant, id: id(&instance)? }))

@@ -14,7 +14,8 @@ const DEPRECATE: &str = "UPDATE workflow_definitions SET state = 'deprecated'
     WHERE tenant = $1 AND code = $2 AND number <> $3 AND state = 'active'";
 const SET_STATE: &str = "UPDATE workflow_definitions SET state = $5
     WHERE tenant = $1 AND code = $2 AND number = $3 AND state = $4";
-const CREATE: &str = "INSERT INTO workflow_instances (tenant, id, revision, status, running, parked, next_at, data,
+const CREATE: &str =
+    "INSERT INTO workflow_instances (tenant, id, revision, status, running, parked, next_at, data,
     entity_type, entity_id, requester, definition)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING";
 const HOLDER: &str = "SELECT id FROM workflow_instances
@@ -27,7 +28,8 @@ const EVENT: &str =
 const ACTION: &str =
     "INSERT INTO workflow_actions (tenant, instance, action, fingerprint) VALUES ($1, $2, $3, $4)";
 const CLEAR_TASKS: &str = "DELETE FROM workflow_tasks WHERE tenant = $1 AND instance = $2";
-const TASK: &str = "INSERT INTO workflow_tasks (tenant, instance, step, seat, holder, weight, opened_at, warn_at, due_at,
+const TASK: &str =
+    "INSERT INTO workflow_tasks (tenant, instance, step, seat, holder, weight, opened_at, warn_at, due_at,
     data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 pub(super) async fn add_version(tx: &mut Tx, tenant: &str, version: &Version) -> Result<bool, WorkflowError> {
@@ -101,8 +103,7 @@ pub(super) async fn create(
         record(tx, new).await?;
         return Ok(None);
     }
-    let other =
-        rows!(tx, (String,), HOLDER, &instance.tenant, &instance.entity_type, &instance.entity_id);
+    let other = rows!(tx, (String,), HOLDER, &instance.tenant, &instance.entity_type, &instance.entity_id);
     // It may have ended between the two statements; the caller sees who was in the way, or tries again.
     match other.first() {
         Some((other,)) => id(other).map(Some),

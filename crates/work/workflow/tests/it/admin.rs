@@ -61,7 +61,11 @@ async fn each_order_is_done_and_recorded_with_who_and_why() {
         let told = desk.history(id).await;
         let event = told.iter().find(|e| serde_json::to_value(e).unwrap()["event"] == event).unwrap();
         if event.what != What::StepRestarted {
-            assert_eq!((event.by.as_deref(), event.reason.as_deref()), (Some("chief"), Some("because")), "{order:?}");
+            assert_eq!(
+                (event.by.as_deref(), event.reason.as_deref()),
+                (Some("chief"), Some("because")),
+                "{order:?}"
+            );
         }
     }
 }
@@ -115,7 +119,8 @@ async fn removing_everybody_parks_the_step_and_adding_somebody_mends_it() {
 
 #[tokio::test]
 async fn a_condition_that_cannot_be_answered_is_parked_and_skipped_or_answered() {
-    let step = one_step("any", "[{ user: ann }]") + "    skip_when: { is: { field: amount, op: lt, value: 9 } }\n";
+    let step =
+        one_step("any", "[{ user: ann }]") + "    skip_when: { is: { field: amount, op: lt, value: 9 } }\n";
     let desk = Desk::new(&step).await;
     let id = desk.start(json!({ "amount": "5" })).await.id;
     let parked = desk.get(id).await;
@@ -136,6 +141,7 @@ async fn the_definition_may_name_its_own_administrators() {
     let olga = person("acme", "olga", &[]);
     desk.workflows.order(&olga, id, Order::SkipStep { step: step() }, "away", &once).await.unwrap();
     assert_eq!(desk.workflows.get(&olga, id).await.unwrap().id, id);
-    let bypass = runtime_workflow::Action::Bypass { step: "b".to_owned(), approve: false, reason: "no".to_owned() };
+    let bypass =
+        runtime_workflow::Action::Bypass { step: "b".to_owned(), approve: false, reason: "no".to_owned() };
     stands(&desk.act("bob", id, bypass).await.unwrap(), Status::Rejected, &[S::Skipped, S::Rejected]);
 }

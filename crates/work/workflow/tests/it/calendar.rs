@@ -7,12 +7,11 @@ use super::desk::*;
 
 /// When a step that starts at `from` is to be warned about and is due.
 async fn due(calendar: &str, span: &str, from: &str) -> (String, String) {
-    let yaml = format!(
-        "{}    sla: {{ due: {span} }}\ncalendar: {calendar}\n",
-        one_step("any", "[{ user: ann }]")
-    );
+    let yaml =
+        format!("{}    sla: {{ due: {span} }}\ncalendar: {calendar}\n", one_step("any", "[{ user: ann }]"));
     let clock = ManualClock::at(from.parse::<Timestamp>().unwrap());
-    let store = std::sync::Arc::new(runtime_workflow::MemoryWorkflows::new(std::sync::Arc::new(clock.clone())));
+    let store =
+        std::sync::Arc::new(runtime_workflow::MemoryWorkflows::new(std::sync::Arc::new(clock.clone())));
     let desk = Desk::over(store, clock, &yaml).await;
     let step = desk.start(json!({})).await.steps.remove(0);
     assert_eq!(step.started_at, Some(desk.clock.utc()));

@@ -110,7 +110,9 @@ fn groups_look_no_further_than_they_must() {
 fn there_are_seventeen_operators() {
     let words = "eq ne gt gte lt lte between in not_in contains not_contains starts_with ends_with matches exists \
                  not_exists empty";
-    let read = words.split_whitespace().map(|word| serde_json::from_value::<Operator>(json!(word)).unwrap().as_str());
+    let read = words
+        .split_whitespace()
+        .map(|word| serde_json::from_value::<Operator>(json!(word)).unwrap().as_str());
     assert_eq!(read.collect::<Vec<_>>(), words.split_whitespace().collect::<Vec<_>>());
     assert_eq!(words.split_whitespace().count(), 17);
 }

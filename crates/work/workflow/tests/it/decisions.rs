@@ -7,7 +7,8 @@ use super::desk::*;
 
 #[tokio::test]
 async fn a_sequential_step_asks_one_after_the_other() {
-    let yaml = one_step("all", "[{ role: board }]").replace("requirement", "type: sequential\n    requirement");
+    let yaml =
+        one_step("all", "[{ role: board }]").replace("requirement", "type: sequential\n    requirement");
     let desk = Desk::new(&yaml).await;
     let id = desk.start(json!({})).await.id;
     let asked = async |who| !desk.workflows.inbox(&person("acme", who, &[]), 9).await.unwrap().is_empty();
@@ -73,7 +74,9 @@ steps:
     let asked = desk.act("ben", id, changes).await.unwrap();
     assert_eq!((asked.status, asked.next_at()), (Status::ChangesRequested, None));
     let resubmit = || Action::Resubmit { entity: json!({ "manager": "cem" }) };
-    for (who, action) in [("ann", resubmit()), ("ben", approve()), ("ben", Action::Hold { reason: "x".to_owned() })] {
+    for (who, action) in
+        [("ann", resubmit()), ("ben", approve()), ("ben", Action::Hold { reason: "x".to_owned() })]
+    {
         assert!(desk.act(who, id, action).await.is_err());
     }
     let again = desk.act("rita", id, resubmit()).await.unwrap();
@@ -91,7 +94,9 @@ async fn only_the_requester_withdraws_and_an_end_is_an_end() {
     let withdraw = || Action::Withdraw { reason: Some("no longer needed".to_owned()) };
     assert!(matches!(desk.act("ann", id, withdraw()).await, Err(WorkflowError::NotRequester)));
     stands(&desk.act("rita", id, withdraw()).await.unwrap(), Status::Withdrawn, &[S::Cancelled]);
-    for action in [approve(), reject(), withdraw(), Action::Release {}, Action::Comment { text: "x".to_owned() }] {
+    for action in
+        [approve(), reject(), withdraw(), Action::Release {}, Action::Comment { text: "x".to_owned() }]
+    {
         let refused = desk.act("ann", id, action).await;
         assert!(matches!(refused, Err(WorkflowError::Ended(Status::Withdrawn))), "{refused:?}");
     }
@@ -122,7 +127,8 @@ async fn a_decision_is_passed_on_five_times_at_most() {
     let id = desk.start(json!({})).await.id;
     for hop in 0..6 {
         let to = format!("d{}", hop + 1);
-        let passed = desk.act(&format!("d{hop}"), id, Action::Delegate { step: None, to, reason: None }).await;
+        let passed =
+            desk.act(&format!("d{hop}"), id, Action::Delegate { step: None, to, reason: None }).await;
         assert_eq!(passed.is_ok(), hop < 5, "{passed:?}");
     }
 }
@@ -186,7 +192,8 @@ async fn the_fallback_is_asked_when_nobody_else_may_decide() {
 
 #[tokio::test]
 async fn nothing_left_to_decide_is_said_to_have_been_so() {
-    let yaml = one_step("any", "[{ user: ann }]") + "    auto_approve_when: { is: { field: amount, op: lt, value: 10 } }\n";
+    let yaml = one_step("any", "[{ user: ann }]")
+        + "    auto_approve_when: { is: { field: amount, op: lt, value: 10 } }\n";
     let desk = Desk::new(&yaml).await;
     let started = desk.start(amount(5)).await;
     stands(&started, Status::Approved, &[S::Approved]);

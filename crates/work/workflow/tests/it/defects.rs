@@ -26,7 +26,8 @@ use std::sync::Arc;
 
 use runtime_workflow::definition::{Format, ProblemCode};
 use runtime_workflow::{
-    Action, Definition, Guard, How, Order, ParkReason, StartRequest, Status, StepStatus as S, What, WorkflowError,
+    Action, Definition, Guard, How, Order, ParkReason, StartRequest, Status, StepStatus as S, What,
+    WorkflowError,
 };
 use serde_json::json;
 
@@ -95,7 +96,10 @@ async fn an_auto_approved_level_lets_the_next_start() {
 async fn nobody_is_never_everybody() {
     let refused = Definition::parse(&one_step("all", "[]"), Format::Yaml).unwrap_err();
     let WorkflowError::Definition(problems) = refused else { panic!("{refused:?}") };
-    assert_eq!((problems[0].path.as_str(), problems[0].code), ("steps[0].approvers", ProblemCode::NoApprovers));
+    assert_eq!(
+        (problems[0].path.as_str(), problems[0].code),
+        ("steps[0].approvers", ProblemCode::NoApprovers)
+    );
 
     for (rule, reason) in [
         ("[{ role: empty }]", ParkReason::GroupEmpty),
@@ -280,7 +284,9 @@ async fn forcing_a_step_goes_on_with_the_next() {
 async fn only_who_is_asked_decides() {
     let desk = Desk::new(CHAIN).await;
     let id = desk.start(json!({})).await.id;
-    for (who, action) in [("zoe", approve()), ("zoe", reject()), ("ben", approve_in("a")), ("ann", approve_in("b"))] {
+    for (who, action) in
+        [("zoe", approve()), ("zoe", reject()), ("ben", approve_in("a")), ("ann", approve_in("b"))]
+    {
         let refused = desk.act(who, id, action).await;
         assert!(matches!(refused, Err(WorkflowError::NotAssigned(_))), "{who}: {refused:?}");
     }

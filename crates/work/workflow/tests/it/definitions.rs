@@ -16,14 +16,31 @@ fn with(step: &str) -> String {
     of_steps(&format!("[{{ id: a, approvers: [{{ user: ann }}], {step} }}]"))
 }
 
+type Case<'a> = (String, &'a str, Code, &'a str);
+
+fn all_refused<'a>(cases: impl IntoIterator<Item = Case<'a>>) {
+    for (yaml, path, code, says) in cases {
+        let refused = Definition::parse(&yaml, Format::Yaml);
+        let Err(WorkflowError::Definition(problems)) = refused else { panic!("{yaml}: {refused:?}") };
+        let found = problems.iter().find(|problem| problem.path == path && problem.code == code);
+        let found = found.unwrap_or_else(|| panic!("{yaml}: {problems:#?}"));
+        assert!(found.message.contains(says), "{}", found.message);
+    }
+}
+
 #[test]
-fn every_problem_has_a_place_and_a_code() {
+fn steps_that_cannot_follow_each_other_are_refused_with_their_place() {
     let a = "{ id: a, approvers: [{ user: ann }] }";
-    for (yaml, path, code, says) in [
+    all_refused([
         (of_steps("[]"), "steps", Code::NoSteps, "decides nothing"),
         (of_steps("[{ id: a, approvers: [] }]"), "steps[0].approvers", Code::NoApprovers, "nobody"),
         (of_steps("[{ id: 'a b', approvers: [{ user: x }] }]"), "steps[0].id", Code::BadName, "letters"),
-        (of_steps("[{ id: a, approvers: [{ user: '' }] }]"), "steps[0].approvers[0]", Code::BadApprover, "1 to"),
+        (
+            of_steps("[{ id: a, approvers: [{ user: '' }] }]"),
+            "steps[0].approvers[0]",
+            Code::BadApprover,
+            "1 to",
+        ),
         (
             of_steps("[{ id: a, approvers: [{ user: x }, { user: x }] }]"),
             "steps[0].approvers[1]",
@@ -60,6 +77,12 @@ fn every_problem_has_a_place_and_a_code() {
             Code::CircularDependency,
             "a → b (level 2) → a (level 1)",
         ),
+    ]);
+}
+
+#[test]
+fn quorums_and_conditions_that_cannot_be_answered_are_refused_with_their_place() {
+    all_refused([
         (with("requirement: { quorum: { count: 0 } }"), "steps[0].requirement", Code::BadQuorum, "nobody"),
         (with("requirement: { quorum: { percent: 101 } }"), "steps[0].requirement", Code::BadQuorum, "101 %"),
         (
@@ -69,7 +92,12 @@ fn every_problem_has_a_place_and_a_code() {
             "2 must agree, and 1 are asked",
         ),
         (with("type: conditional"), "steps[0].when", Code::MissingCondition, "needs one"),
-        (with("when: { is: { field: x, op: exists } }"), "steps[0].when", Code::UselessCondition, "conditional"),
+        (
+            with("when: { is: { field: x, op: exists } }"),
+            "steps[0].when",
+            Code::UselessCondition,
+            "conditional",
+        ),
         (with("skip_when: { all: [] }"), "steps[0].skip_when", Code::BadCondition, "nothing"),
         (
             with("skip_when: { any: [{ not: { is: { field: x, op: matches, value: '(' } } }] }"),
@@ -95,10 +123,18 @@ fn every_problem_has_a_place_and_a_code() {
             Code::BadCondition,
             "not empty",
         ),
+    ]);
+}
+
+#[test]
+fn times_that_cannot_be_kept_are_refused_with_their_place() {
+    all_refused([
         (with("sla: { due: 0 hours }"), "steps[0].sla.due", Code::BadSla, "longer than zero"),
         (with("sla: { due: 1 hour, warn_at: 100 }"), "steps[0].sla.warn_at", Code::BadSla, "1 to 99"),
         (
-            with("sla: { due: 1 hour, reminders: [{ after: 1 hour, repeat: { every: 0 hours, times: 1 } }] }"),
+            with(
+                "sla: { due: 1 hour, reminders: [{ after: 1 hour, repeat: { every: 0 hours, times: 1 } }] }",
+            ),
             "steps[0].sla.reminders[0].repeat.every",
             Code::BadSla,
             "longer",
@@ -119,12 +155,20 @@ fn every_problem_has_a_place_and_a_code() {
         ),
         (with("sla: { due: 2 business_days }"), "steps[0].sla.due", Code::CalendarMissing, "calendar"),
         (
-            format!("{}sla: {{ due: 1 hour, escalations: [{{ after: 1 hour, action: auto_reject }}] }}\n", with("")),
+            format!(
+                "{}sla: {{ due: 1 hour, escalations: [{{ after: 1 hour, action: auto_reject }}] }}\n",
+                with("")
+            ),
             "sla.escalations[0].action",
             Code::BadSla,
             "only notify",
         ),
-        (format!("{}calendar: {{ zone: Mars/Base }}\n", with("")), "calendar.zone", Code::BadCalendar, "Mars/Base"),
+        (
+            format!("{}calendar: {{ zone: Mars/Base }}\n", with("")),
+            "calendar.zone",
+            Code::BadCalendar,
+            "Mars/Base",
+        ),
         (
             format!("{}calendar: {{ zone: UTC, week: {{ monday: ['17:00-09:00'] }} }}\n", with("")),
             "calendar.week.monday[0]",
@@ -132,25 +176,27 @@ fn every_problem_has_a_place_and_a_code() {
             "17:00-09:00",
         ),
         (
-            format!("{}calendar: {{ zone: UTC, week: {{ monday: ['09:00-13:00', '12:00-17:00'] }} }}\n", with("")),
+            format!(
+                "{}calendar: {{ zone: UTC, week: {{ monday: ['09:00-13:00', '12:00-17:00'] }} }}\n",
+                with("")
+            ),
             "calendar.week.monday[1]",
             Code::BadCalendar,
             "before",
         ),
-        (format!("{}calendar: {{ zone: UTC, week: {{}} }}\n", with("")), "calendar.week", Code::BadCalendar, "ever"),
+        (
+            format!("{}calendar: {{ zone: UTC, week: {{}} }}\n", with("")),
+            "calendar.week",
+            Code::BadCalendar,
+            "ever",
+        ),
         (
             format!("{}calendar: {{ zone: UTC, holidays: ['25.12.2026'] }}\n", with("")),
             "calendar.holidays",
             Code::BadCalendar,
             "25.12.2026",
         ),
-    ] {
-        let refused = Definition::parse(&yaml, Format::Yaml);
-        let Err(WorkflowError::Definition(problems)) = refused else { panic!("{yaml}: {refused:?}") };
-        let found = problems.iter().find(|problem| problem.path == path && problem.code == code);
-        let found = found.unwrap_or_else(|| panic!("{yaml}: {problems:#?}"));
-        assert!(found.message.contains(says), "{}", found.message);
-    }
+    ]);
 }
 
 #[test]
@@ -177,7 +223,9 @@ fn text_that_is_no_definition_is_refused_with_its_place() {
         ("{\"code\": 1}", Format::Json, "code", "string"),
     ] {
         let refused = Definition::parse(text, format);
-        let Err(WorkflowError::Unreadable { at: found, why }) = refused else { panic!("{text}: {refused:?}") };
+        let Err(WorkflowError::Unreadable { at: found, why }) = refused else {
+            panic!("{text}: {refused:?}")
+        };
         assert!(found == at && why.contains(says), "{text}: {found}: {why}");
     }
     let bomb = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, n| {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Clock, Context, ManualClock, Name, Principal, PrincipalKind, SharedClock, Source, TenantContext};
+use runtime_kernel::{
+    Clock, Context, ManualClock, Name, Principal, PrincipalKind, SharedClock, Source, TenantContext,
+};
 use runtime_workflow::definition::Format;
 use runtime_workflow::store::WorkflowStore;
 use runtime_workflow::{
-    Action, Definition, Event, Guard, Instance, InstanceId, MemoryWorkflows, Order, StartRequest, StaticApprovers,
-    Status, StepStatus, What, WorkflowConfig, WorkflowError, Workflows,
+    Action, Definition, Event, Guard, Instance, InstanceId, MemoryWorkflows, Order, StartRequest,
+    StaticApprovers, Status, StepStatus, What, WorkflowConfig, WorkflowError, Workflows,
 };
 use serde_json::{Value, json};
 

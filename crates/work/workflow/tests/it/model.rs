@@ -9,8 +9,8 @@ use runtime_workflow::definition::{
     Approver, Escalation, EscalationAction, Quorum, Requirement, Sla, Span, Step, StepKind, Unit,
 };
 use runtime_workflow::{
-    Action, Actor, Command, Definition, Event, How, Instance, InstanceId, Order, ParkReason, Priority, SeatState, Start,
-    Status, StepStatus, What, WorkflowError, begin, decide,
+    Action, Actor, Command, Definition, Event, How, Instance, InstanceId, Order, ParkReason, Priority,
+    SeatState, Start, Status, StepStatus, What, WorkflowError, begin, decide,
 };
 use serde_json::{Value, json};
 
@@ -59,7 +59,8 @@ fn definition() -> impl Strategy<Value = Definition> {
                 level += 1;
             }
             // Only on earlier ones, whose level is not higher.
-            let depends_on = if nth > 0 && up == 1 { vec![format!("s{}", usize::from(on) % nth)] } else { vec![] };
+            let depends_on =
+                if nth > 0 && up == 1 { vec![format!("s{}", usize::from(on) % nth)] } else { vec![] };
             Step {
                 id: format!("s{nth}"),
                 name: String::new(),
@@ -220,7 +221,10 @@ impl Run {
         assert!(self.events.iter().zip(1..).all(|(event, number)| event.number == number));
         assert_eq!(instance.events, self.events.len() as u64);
         let text = serde_json::to_string(&(instance, &self.events)).unwrap();
-        assert_eq!(serde_json::from_str::<(Instance, Vec<Event>)>(&text).unwrap(), (instance.clone(), self.events.clone()));
+        assert_eq!(
+            serde_json::from_str::<(Instance, Vec<Event>)>(&text).unwrap(),
+            (instance.clone(), self.events.clone())
+        );
 
         for task in instance.tasks() {
             let step = instance.step(&task.step).unwrap();
@@ -234,7 +238,10 @@ impl Run {
             let live = |state| run.live().filter(|seat| seat.state == state).count();
             if run.status.is_open() {
                 let below = self.definition.steps.iter().filter(|other| other.level < step.level);
-                assert!(below.map(|other| &other.id).chain(&step.depends_on).all(|id| passed(id)), "{run:#?}");
+                assert!(
+                    below.map(|other| &other.id).chain(&step.depends_on).all(|id| passed(id)),
+                    "{run:#?}"
+                );
             } else {
                 assert!(run.seats.iter().all(|seat| !seat.state.is_undecided()), "{run:#?}");
                 let of_step = |other: &Option<String>| other.as_ref() == Some(&run.id);

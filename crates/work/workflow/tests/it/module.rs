@@ -76,7 +76,10 @@ fn what_is_wrong_in_the_section_or_the_folder_is_told_before_anything_starts() {
     for (text, says) in [
         ("workflow: { tick: 0s }", "workflow.tick"),
         ("workflow: { batch: 0 }", "workflow.batch"),
-        ("workflow: { definitions: [{ code: a, entity_type: b, steps: [] }] }", "workflow.definitions[0].steps"),
+        (
+            "workflow: { definitions: [{ code: a, entity_type: b, steps: [] }] }",
+            "workflow.definitions[0].steps",
+        ),
         ("workflow: { definitions_dir: FOLDER }", "flows"),
         ("workflow: { definition: [] }", "definitions"),
     ] {

@@ -47,7 +47,8 @@ async fn race(store: Arc<dyn WorkflowStore>, instances: usize) {
             }
         }
     };
-    let ids: Vec<_> = futures_util::stream::iter((0..instances).map(start)).buffer_unordered(16).collect().await;
+    let ids: Vec<_> =
+        futures_util::stream::iter((0..instances).map(start)).buffer_unordered(16).collect().await;
 
     let decisions = ids.iter().flat_map(|id| [0, 2, 4, 6, 8, 1, 3].into_iter().map(|nth| (*id, nth)));
     let decide = |(id, nth): (_, usize)| {
@@ -63,7 +64,8 @@ async fn race(store: Arc<dyn WorkflowStore>, instances: usize) {
             }
         }
     };
-    let taken: Vec<_> = futures_util::stream::iter(decisions.map(decide)).buffer_unordered(32).collect().await;
+    let taken: Vec<_> =
+        futures_util::stream::iter(decisions.map(decide)).buffer_unordered(32).collect().await;
 
     let rita = person("acme", "rita", &[]);
     let mut counted: BTreeMap<_, Vec<&str>> = BTreeMap::new();

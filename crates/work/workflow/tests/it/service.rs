@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use runtime_kernel::{Clock, Context, ErrorKind, ManualClock, Source};
+use runtime_workflow::store::InstanceFilter;
 use runtime_workflow::{
-    ActRequest, Action, Guard, MemoryWorkflows, Order, OrderRequest, Priority, StartRequest, Status, WorkflowConfig,
-    WorkflowError, Workflows,
+    ActRequest, Action, Guard, MemoryWorkflows, Order, OrderRequest, Priority, StartRequest, Status,
+    WorkflowConfig, WorkflowError, Workflows,
 };
 use serde_json::json;
 
@@ -38,7 +39,8 @@ async fn what_was_seen_must_still_be_so_when_the_caller_says_so() {
     let seen = desk.start(json!({})).await;
     desk.approve("ann", seen.id).await;
     let guard = Guard { action_id: None, revision: Some(seen.revision) };
-    let stale = desk.workflows.act(&person("acme", "ben", &[]), seen.id, approve(), &guard).await.unwrap_err();
+    let stale =
+        desk.workflows.act(&person("acme", "ben", &[]), seen.id, approve(), &guard).await.unwrap_err();
     assert!(matches!(stale, WorkflowError::Revision { expected: 2, found: 3 }), "{stale:?}");
     assert_eq!(runtime_kernel::Error::from(stale).kind(), ErrorKind::PreconditionFailed);
 }
@@ -65,9 +67,15 @@ async fn who_has_nothing_to_do_with_it_does_not_learn_of_it() {
             assert!(matches!(w.get(&context, id).await, Err(WorkflowError::NotFound(_))));
         }
     }
-    assert_eq!(w.list(&person("acme", "ann", &[]), Default::default()).await.unwrap().len(), 0);
-    assert_eq!(w.list(&person("acme", "rita", &[]), Default::default()).await.unwrap().len(), 1);
-    assert_eq!(w.list(&person("acme", "auditor", &["workflow:read"]), Default::default()).await.unwrap().len(), 1);
+    assert_eq!(w.list(&person("acme", "ann", &[]), InstanceFilter::default()).await.unwrap().len(), 0);
+    assert_eq!(w.list(&person("acme", "rita", &[]), InstanceFilter::default()).await.unwrap().len(), 1);
+    assert_eq!(
+        w.list(&person("acme", "auditor", &["workflow:read"]), InstanceFilter::default())
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     assert!(w.work_queue(&person("acme", "ann", &[]), 9).await.is_err());
     let nobody = Context::new(Source::Http, &desk.clock);
     assert!(matches!(w.inbox(&nobody, 9).await, Err(WorkflowError::NobodyActs)));
@@ -110,11 +118,17 @@ async fn starting_is_bounded_and_for_oneself() {
     let request = |entity: &str| StartRequest::new("order", entity, json!({}));
     let large = StartRequest { entity: json!("x".repeat(300 << 10)), ..request("e") };
     assert!(matches!(start("rita", &[], large).await, Err(WorkflowError::TooLarge { what: "entity", .. })));
-    assert!(matches!(start("rita", &[], request(" ")).await, Err(WorkflowError::Invalid { field: "entity_id", .. })));
+    assert!(matches!(
+        start("rita", &[], request(" ")).await,
+        Err(WorkflowError::Invalid { field: "entity_id", .. })
+    ));
     let unknown = StartRequest::new("unheard_of", "e", json!({}));
     assert!(matches!(start("rita", &[], unknown).await, Err(WorkflowError::NoDefinition(_))));
     let neither = StartRequest { definition: None, ..request("e") };
-    assert!(matches!(start("rita", &[], neither).await, Err(WorkflowError::Invalid { field: "entity_type", .. })));
+    assert!(matches!(
+        start("rita", &[], neither).await,
+        Err(WorkflowError::Invalid { field: "entity_type", .. })
+    ));
     let for_rita = || StartRequest { requester: Some("rita".to_owned()), ..request("e") };
     assert!(matches!(start("zoe", &[], for_rita()).await, Err(WorkflowError::NotGranted { .. })));
     assert_eq!(start("desk", &["workflow:admin"], for_rita()).await.unwrap().requester, "rita");
@@ -142,7 +156,8 @@ async fn hooks_are_told_of_each_change_after_it_is_written() {
 #[test]
 fn requests_are_read_as_an_api_sends_them() {
     let read = |value| serde_json::from_value::<ActRequest>(value);
-    let request = read(json!({ "action": "reject", "reason": "no", "action_id": "x", "revision": 4 })).unwrap();
+    let request =
+        read(json!({ "action": "reject", "reason": "no", "action_id": "x", "revision": 4 })).unwrap();
     assert_eq!(request.action, Action::Reject { step: None, reason: "no".to_owned() });
     assert_eq!(request.guard, Guard { action_id: Some("x".to_owned()), revision: Some(4) });
     assert_eq!(read(json!({ "action": "release" })).unwrap().action, Action::Release {});
@@ -157,7 +172,8 @@ fn requests_are_read_as_an_api_sends_them() {
     let order = json!({ "order": "skip_step", "step": "a", "reason": "x" });
     let order = serde_json::from_value::<OrderRequest>(order).unwrap();
     assert_eq!((order.order, order.reason.as_str()), (Order::SkipStep { step: "a".to_owned() }, "x"));
-    let start = serde_json::from_value::<StartRequest>(json!({ "entity_id": "e", "entity_type": "order" })).unwrap();
+    let start =
+        serde_json::from_value::<StartRequest>(json!({ "entity_id": "e", "entity_type": "order" })).unwrap();
     assert_eq!((start.priority, start.definition), (Priority::Normal, None));
     assert!(serde_json::from_value::<StartRequest>(json!({ "entity_id": "e", "tenant": "x" })).is_err());
 }

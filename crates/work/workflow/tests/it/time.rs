@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime_kernel::{Clock, ManualClock, SystemClock};
-use runtime_workflow::store::WorkflowStore;
+use runtime_workflow::store::{VersionFilter, WorkflowStore};
 use runtime_workflow::{
-    Action, ApproverError, Approvers, Event, How, Instance, MemoryWorkflows, Order, ParkReason, StartRequest, Status,
-    StepStatus as S, What, WorkflowConfig, Workflows, keep_time,
+    Action, ApproverError, Approvers, Event, How, Instance, MemoryWorkflows, Order, ParkReason, StartRequest,
+    Status, StepStatus as S, What, WorkflowConfig, WorkflowError, Workflows, keep_time,
 };
 use serde_json::json;
 
@@ -43,7 +43,8 @@ async fn warning_reminders_breach_escalation_and_expiry_come_in_their_order_and_
         (14, vec!["step_expired", "expired"]),
         (99, vec![]),
     ] {
-        let now = (desk.clock.utc().as_microsecond() - desk.get(id).await.started_at.as_microsecond()) / 3_600_000_000;
+        let now = (desk.clock.utc().as_microsecond() - desk.get(id).await.started_at.as_microsecond())
+            / 3_600_000_000;
         desk.wait(HOUR * u32::try_from(hour - now).unwrap()).await;
         assert_eq!(desk.workflows.run_due().await.unwrap(), 0, "nothing is left to be done twice");
         let told = desk.history(id).await;
@@ -52,7 +53,10 @@ async fn warning_reminders_breach_escalation_and_expiry_come_in_their_order_and_
     }
     stands(&desk.get(id).await, Status::Expired, &[S::Expired]);
     let told = desk.history(id).await;
-    let reminded: Vec<_> = told.iter().filter_map(|e| if let What::Reminded { people } = &e.what { Some(people) } else { None }).collect();
+    let reminded: Vec<_> = told
+        .iter()
+        .filter_map(|e| if let What::Reminded { people } = &e.what { Some(people) } else { None })
+        .collect();
     assert_eq!(reminded, [&["ann", "ben"], &["ann", "ben"]]);
 }
 
@@ -86,7 +90,7 @@ async fn holding_moves_everything_that_was_due_by_the_time_held() {
     let later = |at: Option<runtime_kernel::Timestamp>| at.unwrap().checked_add(HOUR * 30).ok();
     assert_eq!(released.steps[0].due_at, later(started.steps[0].due_at));
     assert_eq!(released.steps[0].warn_at, later(started.steps[0].warn_at));
-    assert_eq!(desk.wait(HOUR - Duration::from_secs(1)).await, 0);
+    assert_eq!(desk.wait(Duration::from_secs(3599)).await, 0);
     assert_eq!(desk.wait(Duration::from_secs(1)).await, 1);
     assert_eq!(kinds(&desk.history(id).await, released.events), ["sla_warning"]);
     desk.wait(HOUR * 2).await;
@@ -104,9 +108,8 @@ async fn escalations_reassign_add_approve_and_reject() {
         desk.wait(HOUR).await;
         (desk.get(id).await, desk)
     };
-    let live = |instance: &Instance| {
-        instance.steps[0].live().map(|seat| seat.holder.clone()).collect::<Vec<_>>()
-    };
+    let live =
+        |instance: &Instance| instance.steps[0].live().map(|seat| seat.holder.clone()).collect::<Vec<_>>();
     let (reassigned, desk) = escalated("{ reassign: [{ user: boss }] }").await;
     assert_eq!(live(&reassigned), ["ann", "boss"]);
     let inbox = desk.workflows.inbox(&person("acme", "boss", &[]), 9).await.unwrap();
@@ -123,6 +126,12 @@ async fn escalations_reassign_add_approve_and_reject() {
     let (rejected, _) = escalated("auto_reject").await;
     assert_eq!((rejected.status, rejected.steps[0].settled), (Status::Rejected, Some(How::Escalation)));
 
+    // Who has said yes is no new voice, and does not decide alone by others being dropped.
+    let (same, desk) = escalated("{ reassign: [{ user: ann }] }").await;
+    assert_eq!((live(&same), same.status), (vec!["ann".to_owned(), "ben".to_owned()], Status::InProgress));
+    assert_eq!(same.steps[0].parked.as_ref().unwrap().reason, ParkReason::EscalationFailed);
+    stands(&desk.approve("ben", same.id).await, Status::Approved, &[S::Approved]);
+
     // Only the requester is found: those who are asked stay asked, and somebody is told.
     let (failed, _) = escalated("{ reassign: [{ role: only_rita }] }").await;
     assert_eq!(live(&failed), ["ann", "ben"]);
@@ -130,22 +139,31 @@ async fn escalations_reassign_add_approve_and_reject() {
 }
 
 #[tokio::test]
-async fn an_escalation_can_be_asked_for_before_its_time() {
+async fn an_escalation_can_be_asked_for_before_its_time_but_never_one_that_decides() {
     let desk = Desk::new(&with_sla(
-        "{ due: 50 hours, escalations: [{ after: 1 hour, action: { reassign: [{ user: boss }] } }] }",
+        "{ due: 50 hours, escalations: [{ after: 0 hours, action: auto_approve },
+           { after: 1 hour, action: { reassign: [{ user: boss }] } }, { after: 2 hours, action: { notify: [{ user: boss }] } }] }",
     ))
     .await;
     let id = desk.start(json!({})).await.id;
     let escalate = || Action::Escalate { step: "a".to_owned(), reason: "nobody answers".to_owned() };
-    assert!(desk.act("zoe", id, escalate()).await.is_err());
-    let escalated = desk.act("rita", id, escalate()).await.unwrap();
+    assert!(matches!(desk.act("zoe", id, escalate()).await, Err(WorkflowError::NotAssigned(_))));
+    // The requester has people told, and has nobody replaced.
+    let told = desk.act("rita", id, escalate()).await.unwrap();
+    assert_eq!(told.steps[0].live().count(), 2);
+    assert_eq!(count(&desk.history(id).await, |what| matches!(what, What::EscalationNotified { .. })), 1);
+    assert!(matches!(desk.act("rita", id, escalate()).await, Err(WorkflowError::NotAllowed { .. })));
+    let escalated = desk.act("ann", id, escalate()).await.unwrap();
     assert_eq!(escalated.steps[0].live().map(|seat| seat.holder.as_str()).collect::<Vec<_>>(), ["boss"]);
-    assert!(desk.act("rita", id, escalate()).await.is_err(), "none is left");
+    assert!(matches!(desk.act("boss", id, escalate()).await, Err(WorkflowError::NotAllowed { .. })));
+    desk.wait(HOUR * 50).await;
+    assert_eq!(desk.get(id).await.steps[0].settled, Some(How::Escalation));
 }
 
 #[tokio::test]
 async fn the_whole_expires_too_and_a_deadline_can_be_moved() {
-    let yaml = format!("{}sla: {{ due: 10 hours, expires_after: 1 hour }}\n", one_step("any", "[{ user: ann }]"));
+    let yaml =
+        format!("{}sla: {{ due: 10 hours, expires_after: 1 hour }}\n", one_step("any", "[{ user: ann }]"));
     let desk = Desk::new(&yaml).await;
     let id = desk.start(json!({})).await.id;
     desk.order(id, Order::SetDeadline { step: None, due: desk.in_hours(20) }).await.unwrap();
@@ -184,7 +202,7 @@ async fn a_directory_that_is_away_is_asked_again_and_parks_the_step_in_the_end()
         let clock = Arc::new(desk.clock.clone());
         let workflows = Workflows::new(store, flaky, WorkflowConfig::default(), clock);
         let chief = person("acme", "chief", &["workflow:*"]);
-        let versions = desk.workflows.versions(&chief, &Default::default()).await.unwrap();
+        let versions = desk.workflows.versions(&chief, &VersionFilter::default()).await.unwrap();
         workflows.register(&chief, versions[0].definition.clone()).await.unwrap();
         workflows.activate(&chief, "order", 1).await.unwrap();
         let rita = person("acme", "rita", &[]);
@@ -238,7 +256,9 @@ async fn exactly_once(store: Arc<dyn WorkflowStore>, elapse: impl AsyncFn(Durati
     assert_eq!(moved, 5 * instances as u64);
     for id in ids {
         let told = kinds(&desk.history(id).await, 0);
-        for kind in ["reminded", "sla_warning", "sla_breached", "escalation_notified", "step_expired", "expired"] {
+        for kind in
+            ["reminded", "sla_warning", "sla_breached", "escalation_notified", "step_expired", "expired"]
+        {
             assert_eq!(told.iter().filter(|told| *told == kind).count(), 1, "{kind}: {told:?}");
         }
     }
@@ -250,6 +270,33 @@ async fn each_timer_fires_once_however_many_look_in_sqlite() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::new());
     let db = super::stores::sqlite(&folder, clock.clone()).await;
     exactly_once(Arc::new(runtime_workflow::SqlWorkflows::new(db)), async |by| clock.advance(by), 30).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn an_instance_that_cannot_go_on_keeps_nobody_from_their_turn() {
+    use runtime_db::sqlx;
+
+    let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::new());
+    let db = super::stores::sqlite(&folder, clock.clone()).await;
+    let store: Arc<dyn WorkflowStore> = Arc::new(runtime_workflow::SqlWorkflows::new(db.clone()));
+    let desk =
+        Desk::over(Arc::clone(&store), clock.clone(), &with_sla("{ due: 1 hour, expires_after: 0 hours }"))
+            .await;
+    let mut ids = Vec::new();
+    for entity in ["broken", "whole"] {
+        let request = StartRequest::new("order", entity, json!({}));
+        ids.push(desk.workflows.start(&person("acme", "rita", &[]), request).await.unwrap().id);
+    }
+    let sql = "UPDATE workflow_instances SET data = '{' WHERE entity_id = 'broken'";
+    sqlx::query(sql).execute(&db.sqlite().unwrap().write).await.unwrap();
+    let mut config = WorkflowConfig::default();
+    config.batch = 1;
+    let workflows = Workflows::new(store, Arc::new(people()), config, Arc::new(clock.clone()));
+    clock.advance(HOUR * 2);
+    let ran = tokio::time::timeout(Duration::from_secs(20), workflows.run_due()).await;
+    assert_eq!(ran.expect("the broken one is met again and again").unwrap(), 1);
+    assert_eq!(desk.get(ids[1]).await.status, Status::Expired);
 }
 
 #[cfg(feature = "postgres")]
@@ -279,7 +326,9 @@ async fn each_timer_fires_once_however_many_look_in_postgres() {
 
 #[tokio::test(start_paused = true)]
 async fn the_ticker_looks_every_tick_until_it_is_stopped() {
-    let desk = Desk::new(&with_sla("{ due: 1 hour, escalations: [{ after: 0 hours, action: auto_approve }] }")).await;
+    let desk =
+        Desk::new(&with_sla("{ due: 1 hour, escalations: [{ after: 0 hours, action: auto_approve }] }"))
+            .await;
     let id = desk.start(json!({})).await.id;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let ticking = desk.workflows.clone();
