@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Clock, ManualClock, SystemClock};
-use runtime_workflow::store::{VersionFilter, WorkflowStore};
+use runtime_kernel::Clock;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use runtime_kernel::{ManualClock, SystemClock};
+use runtime_workflow::store::VersionFilter;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use runtime_workflow::store::WorkflowStore;
 use runtime_workflow::{
     Action, ApproverError, Approvers, Event, How, Instance, MemoryWorkflows, Order, ParkReason, StartRequest,
     Status, StepStatus as S, What, WorkflowConfig, WorkflowError, Workflows, keep_time,
@@ -227,6 +231,7 @@ async fn a_directory_that_is_away_is_asked_again_and_parks_the_step_in_the_end()
 }
 
 /// Four processes look at the same moments.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 async fn exactly_once(store: Arc<dyn WorkflowStore>, elapse: impl AsyncFn(Duration), instances: usize) {
     let sla = "{ due: 10 hours, reminders: [{ after: 1 hour }], escalations: [{ after: 1 hour, action: { notify: [{ user: boss }] } }], expires_after: 3 hours }";
     let desk = Desk::over(Arc::clone(&store), ManualClock::new(), &with_sla(sla)).await;
