@@ -12,7 +12,7 @@ use runtime_resilience::{RetryPolicy, SharedRng};
 pub(crate) struct Attempts {
     pub(crate) policy: RetryPolicy,
     pub(crate) timeout: Duration,
-    rng: SharedRng,
+    pub(crate) rng: SharedRng,
 }
 
 impl Default for Attempts {

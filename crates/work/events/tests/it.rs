@@ -12,4 +12,5 @@ mod it {
     mod format;
     #[cfg(feature = "http")]
     mod http_binding;
+    mod stores;
 }
