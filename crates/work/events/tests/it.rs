@@ -12,5 +12,11 @@ mod it {
     mod format;
     #[cfg(feature = "http")]
     mod http_binding;
+    #[cfg(all(feature = "module", feature = "sqlite"))]
+    mod module;
+    #[cfg(feature = "nats")]
+    mod nats;
     mod stores;
+    #[cfg(feature = "client")]
+    mod web;
 }

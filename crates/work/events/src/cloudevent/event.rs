@@ -176,7 +176,7 @@ impl CloudEvent {
     }
 
     /// The content type a binary message has to name: the declared one, or JSON's for JSON without one.
-    pub(super) fn media_type(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn media_type(&self) -> Option<Cow<'_, str>> {
         let implied = matches!(self.data, Some(Data::Json(_))).then_some(Cow::Borrowed("application/json"));
         self.data_content_type.as_deref().map(Cow::Borrowed).or(implied)
     }

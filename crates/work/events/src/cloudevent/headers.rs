@@ -78,7 +78,7 @@ pub(crate) fn read_attributes<'h>(
 }
 
 /// Percent-encodes what a header cannot hold as it is (HTTP binding §3.1.3.2).
-fn encode(value: &str) -> String {
+pub(crate) fn encode(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
@@ -96,7 +96,7 @@ fn write_hex(text: &mut String, byte: u8) {
 }
 
 /// Undoes quoting, then one round of percent-encoding.
-fn decode(name: &str, value: &[u8]) -> Result<String, EventsError> {
+pub(crate) fn decode(name: &str, value: &[u8]) -> Result<String, EventsError> {
     let wrong = |problem: &str| EventsError::attribute(name, problem);
     if value.iter().any(|byte| !(0x20..0x7f).contains(byte)) {
         return Err(wrong("is not printable ASCII"));

@@ -12,5 +12,7 @@ mod value;
 pub use check::{MAX_NAME, MAX_VALUE};
 pub use event::{CloudEvent, CloudEventBuilder, Data, MAX_EXTENSIONS};
 #[cfg(feature = "nats")]
-pub(crate) use headers::{read_attributes, write_attributes};
+pub(crate) use headers::{
+    decode as percent_decode, encode as percent_encode, read_attributes, write_attributes,
+};
 pub use value::AttributeValue;

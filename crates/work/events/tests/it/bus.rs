@@ -29,7 +29,7 @@ fn quick() -> RetryPolicy {
 }
 
 async fn forever() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]

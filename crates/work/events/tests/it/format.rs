@@ -102,8 +102,8 @@ fn every_rule_of_the_public_schema_holds() {
 
 fn assert_refused(event: &Value, names: &str) {
     let error = read(event).expect_err(&event.to_string());
-    let named = error.to_string().contains(names) || matches!(error, EventsError::Unsupported(_));
-    assert!(named, "{event} was refused by: {error}");
+    let told = error.to_string().contains(names) || matches!(error, EventsError::Unsupported(_));
+    assert!(told, "{event} was refused by: {error}");
 }
 
 #[test]
