@@ -1,5 +1,6 @@
 //! One event and how it is made.
 
+#[cfg(any(feature = "http", feature = "nats"))]
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -176,6 +177,7 @@ impl CloudEvent {
     }
 
     /// The content type a binary message has to name: the declared one, or JSON's for JSON without one.
+    #[cfg(any(feature = "http", feature = "nats"))]
     pub(crate) fn media_type(&self) -> Option<Cow<'_, str>> {
         let implied = matches!(self.data, Some(Data::Json(_))).then_some(Cow::Borrowed("application/json"));
         self.data_content_type.as_deref().map(Cow::Borrowed).or(implied)
