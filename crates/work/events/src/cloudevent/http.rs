@@ -79,7 +79,7 @@ pub fn write(event: &CloudEvent, mode: Mode) -> Result<(HeaderMap, Bytes), Event
 /// A batch as headers and body. Send one only to a receiver that asked for batches (§3 of the binding).
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_batch(events: &[CloudEvent]) -> Result<(HeaderMap, Bytes), EventsError> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(BATCHED))]);
     Ok((headers, format::batch_to_json(events)?.into()))
