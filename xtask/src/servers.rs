@@ -12,9 +12,10 @@ struct Server {
     package: &'static str,
 }
 
-const SERVERS: [Server; 4] = [
+const SERVERS: [Server; 5] = [
     Server { name: "Postgres", url: "RUNTIME_TEST_POSTGRES_URL", binary: "postgres", package: "postgresql" },
     Server { name: "Redis", url: "RUNTIME_TEST_REDIS_URL", binary: "redis-server", package: "redis-server" },
+    Server { name: "NATS", url: "RUNTIME_TEST_NATS_URL", binary: "nats-server", package: "nats-server" },
     // Started by the tests that need it, each its own.
     Server { name: "etcd", url: "", binary: "etcd", package: "etcd-server" },
     // The README's own commands are run.
@@ -41,6 +42,8 @@ fn find(binary: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let folders = versions.map(|version| version.path().join("bin"));
+    // Debian's daemons live where a plain user's path may not look.
+    let folders = folders.chain([PathBuf::from("/usr/sbin")]);
     std::env::split_paths(&path).chain(folders).map(|folder| folder.join(binary)).find(|file| file.is_file())
 }
 

@@ -3,6 +3,7 @@
 pub mod binary;
 mod clock;
 mod error;
+pub mod nats;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;

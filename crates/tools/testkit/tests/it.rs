@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use runtime_testkit::binary::Spawn;
+use runtime_testkit::nats;
 use runtime_testkit::postgres;
 use runtime_testkit::proxy::FaultProxy;
 use runtime_testkit::redis;
@@ -54,6 +55,24 @@ async fn redis_answers_on_the_shared_server() {
     let mut answer = [0; 7];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"+PONG\r\n");
+}
+
+#[tokio::test]
+async fn nats_greets_on_the_shared_server_and_comes_back_where_it_was() {
+    async fn greeting(url: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(url.trim_start_matches("nats://")).await?;
+        let mut answer = vec![0; 512];
+        let size = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..size]).into_owned())
+    }
+    let shared = nats::server().await.unwrap();
+    let hello = greeting(shared.url()).await.unwrap();
+    assert!(hello.starts_with("INFO ") && hello.contains("\"jetstream\":true"), "{hello}");
+    let mut own = nats::own().await.unwrap();
+    own.kill().await.unwrap();
+    assert!(greeting(&own.url()).await.is_err());
+    own.restart().await.unwrap();
+    assert!(greeting(&own.url()).await.unwrap().starts_with("INFO "));
 }
 
 #[tokio::test]

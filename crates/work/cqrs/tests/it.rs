@@ -1,0 +1,15 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests fail by panicking"
+)]
+
+mod it {
+    mod buses;
+    #[cfg(feature = "sqlite")]
+    mod projections;
+    mod stores;
+}
