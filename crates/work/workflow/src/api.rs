@@ -10,6 +10,7 @@ use crate::task::Task;
 
 /// Starts an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
     /// By which definition; the one that fits the entity when absent.
@@ -44,6 +45,7 @@ impl StartRequest {
 
 /// What makes a request safe to repeat, and refuses it when the instance is no longer as the caller has seen it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Guard {
     /// The caller's own id of the action: done once however often it is asked for.
@@ -61,6 +63,7 @@ impl Guard {
 
 /// A participant acts: `{"action": "approve", "action_id": "…"}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ActRequest {
     /// Once, and on what was seen.
     #[serde(flatten)]
@@ -72,6 +75,7 @@ pub struct ActRequest {
 
 /// An administrator orders: `{"order": "skip_step", "step": "finance", "reason": "…"}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OrderRequest {
     /// Once, and on what was seen.
     #[serde(flatten)]

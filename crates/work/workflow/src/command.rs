@@ -46,6 +46,7 @@ impl Actor {
 
 /// What a participant asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// Agrees. The step may be left out by who is asked in one only.
@@ -147,6 +148,7 @@ impl Action {
 
 /// What an administrator orders. Each needs a reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "order", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
     /// Approves a step, and goes on with the next; or the whole.
@@ -200,6 +202,7 @@ pub enum Order {
         #[serde(default)]
         step: Option<String>,
         /// When.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         due: Timestamp,
     },
     /// Tries a parked step again: its conditions are read and its approvers looked for once more.

@@ -12,6 +12,7 @@ runtime_kernel::id!(InstanceId, "One run of a workflow about one entity.");
 
 /// How much a request matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum Priority {
