@@ -9,6 +9,23 @@ const CRONOS_REFUSES_WE_TAKE: [&str; 3] = ["* * * * * * *", "* * 1,2W * *", "* *
 /// cronsim takes a weekday's name with `#` but not with `L`, and no year field.
 const CRONSIM_REFUSES_WE_TAKE: [&str; 1] = ["* * * * MONL"];
 
+/// Rows of Cronos we answer otherwise: kind, expression and the first time of the row.
+const CRONOS_OTHERWISE: [(&str, &str, &str); 8] = [
+    // OCPS 1.4, section 4.2: `?` only in the day fields.
+    ("at-or-after", "? ? ? ? ? ?", "2016-12-09T21:46:00Z"),
+    ("at-or-after", "? ? ? ? ?", "2016-12-09T21:46:00Z"),
+    // Cronos fires at the end of a gap when asked from before it, and not when asked from that very second, nor
+    // backwards. Ours is one set of instants whichever way it is looked at.
+    ("at-or-after", "30 0 L * *", "2017-03-30T22:00:00Z"),
+    ("at-or-after", "30 0 LW * *", "2018-03-29T22:00:00Z"),
+    ("before", "30 0 L * *", "2017-04-29T21:30:00Z"),
+    ("before", "30 0 LW * *", "2018-04-29T21:30:00Z"),
+    // Equal by what they mean, not by how they are written.
+    ("differ", "* * 31 1 *", "* * L 1 *"),
+    // What can never happen is refused, so there is nothing to compare.
+    ("same", "* * L-3W * 0L", "* * L-3W * 0L"),
+];
+
 struct Row<'t> {
     kind: &'t str,
     zone: Zone,
@@ -50,8 +67,13 @@ fn judge(row: &Row<'_>, dialect: Dialect) -> Option<String> {
         Err(error) => return Some(error.to_string()),
     };
     let times = |text: &str| -> Vec<Timestamp> {
-        let other = CronExpression::parse_with(text, dialect, None).unwrap();
-        other.upcoming(start(), &row.zone).step_by(7).take(150).collect()
+        let other = CronExpression::parse_with(text, dialect, None);
+        let days = (0..1500).map(|day| start().as_microsecond() + day * 86_400_000_000);
+        // What is refused as impossible has no times.
+        other.map_or(Vec::new(), |other| {
+            days.filter_map(|day| other.next_after(Timestamp::from_microsecond(day).unwrap(), &row.zone))
+                .collect()
+        })
     };
     let (found, expected) = match row.kind {
         "valid" => return None,
@@ -105,8 +127,9 @@ fn check(table: &str, least: usize, dialect_of: impl Fn(&Row<'_>) -> Dialect, ta
     for row in rows(table) {
         count += 1;
         let verdict = judge(&row, dialect_of(&row));
-        if row.kind == "invalid" && taken.contains(&row.text) {
-            assert!(verdict.is_some(), "`{}` is refused after all: mend the list", row.text);
+        let told = (row.kind, row.text, row.rest.first().copied().unwrap_or_default());
+        if (row.kind == "invalid" && taken.contains(&row.text)) || CRONOS_OTHERWISE.contains(&told) {
+            assert!(verdict.is_some(), "`{}` is as they have it after all: mend the list", row.text);
         } else if let Some(verdict) = verdict {
             wrong.push(format!("{} {} `{}` {:?}: {verdict}", row.kind, row.zone, row.text, row.rest));
         }
