@@ -89,6 +89,14 @@ impl Zone {
         }
     }
 
+    /// The first instant whose local time is this one or later.
+    pub(crate) fn first_instant(&self, local: i64) -> Option<i64> {
+        match self.resolve(local) {
+            Local::Once(instant) | Local::Twice(instant, _) => Some(instant),
+            Local::Never(old, new) => self.change(local - new, old, new).map(|change| change.at),
+        }
+    }
+
     /// The change that makes the offset `after`, looked for from an instant before it.
     pub(crate) fn change(&self, from: i64, before: i64, after: i64) -> Option<Change> {
         let mut following = self.zone.following(instant(from)?);

@@ -12,5 +12,6 @@ mod it {
     mod expression;
     mod ocps;
     mod oracle;
+    mod stores;
     mod suites;
 }

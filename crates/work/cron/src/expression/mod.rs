@@ -1,6 +1,6 @@
 //! A cron expression: masks of times, and the search through them.
 
-mod civil;
+pub(crate) mod civil;
 mod days;
 mod dialect;
 mod error;
