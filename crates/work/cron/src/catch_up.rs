@@ -23,7 +23,7 @@ pub struct CatchUp {
 
 /// Looks at the fire times from `due` to `now`, both included.
 ///
-/// Those younger than `misfire_after` are all fired. Of the older ones, [`Misfire`] decides.
+/// A tick that is on time makes up for the missed ones too, as [`Misfire::Once`] has it. Those younger than `misfire_after` are all fired. Of the older ones, [`Misfire`] decides.
 pub fn catch_up(schedule: &Schedule, timetable: &Timetable, due: Timestamp, now: Timestamp) -> CatchUp {
     let next = timetable.next_after(now);
     if due > now {
@@ -42,7 +42,7 @@ pub fn catch_up(schedule: &Schedule, timetable: &Timetable, due: Timestamp, now:
     while let Some(found) = at.and_then(|at| timetable.previous_before(at)).filter(|found| *found >= due) {
         if found.as_microsecond() >= young {
             fire.push_front(found);
-        } else if made_up < wanted {
+        } else if made_up < wanted && !(schedule.misfire == Misfire::Once && !fire.is_empty()) {
             made_up += 1;
             fire.push_front(found);
         } else {

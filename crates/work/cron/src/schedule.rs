@@ -27,7 +27,7 @@ const MAX_TICKS: u32 = 1_000;
 pub enum Misfire {
     /// They are left out.
     Skip,
-    /// One tick makes up for all, at the latest of them.
+    /// One tick makes up for all: the latest of them, or the one that is on time.
     #[default]
     Once,
     /// Each is made up for, the oldest first; of more than so many the latest.

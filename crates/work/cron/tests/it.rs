@@ -12,6 +12,8 @@ mod it {
     mod expression;
     mod ocps;
     mod oracle;
+    mod scheduler;
     mod stores;
     mod suites;
+    mod timetables;
 }
