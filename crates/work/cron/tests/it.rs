@@ -8,8 +8,12 @@
 )]
 
 mod it {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    mod database;
     mod differential;
     mod expression;
+    #[cfg(feature = "module")]
+    mod module;
     mod ocps;
     mod oracle;
     mod scheduler;
