@@ -38,8 +38,8 @@ impl Runner {
         }
     }
 
-    /// Runs an action under its claim.
-    pub(crate) async fn run(self: Arc<Self>, action: Arc<dyn Fire>, claimed: Box<ClaimedTick>) {
+    /// Runs an action under its claim; says that one tick ended.
+    pub(crate) async fn run(self: Arc<Self>, action: Arc<dyn Fire>, claimed: Box<ClaimedTick>) -> usize {
         let clock = &*self.schedules.clock;
         let tick = self.tick(&claimed);
         let mut cut = self.cut.subscribe();
@@ -50,15 +50,16 @@ impl Runner {
             () = self.hold(&claimed) => {
                 tracing::warn!(schedule = %claimed.key, fire_time = %claimed.fire_time, "a tick's claim was lost while it ran");
                 self.metrics.ended(self.actions.label(&claimed.stored.schedule.action), "lost", 1);
-                return;
+                return 1;
             }
             () = async { drop(cut.wait_for(|cut| *cut).await) } => {
                 self.finish(&claimed, Verdict::Waits(Duration::ZERO)).await;
-                return;
+                return 1;
             }
         };
         let verdict = judge(&result, &claimed);
         self.finish(&claimed, verdict).await;
+        1
     }
 
     /// Extends the claim for as long as it holds.
@@ -133,36 +134,47 @@ mod in_tx {
     use crate::action::{Action, FireInTx};
     use crate::error::CronError;
     use crate::sql::{FiredInTx, SqlStore};
-    use crate::store::{Fired, Ready, Verdict};
+    use crate::store::{Claim, Fired, Ready, Verdict};
 
     impl Runner {
-        /// Fires ticks of one schedule, one after the other, each in a transaction with its effect.
-        pub(crate) async fn run_group(&self, group: Vec<Ready>) {
+        /// Fires ticks of one schedule, one after the other, each in a transaction with its effect. Says how many.
+        pub(crate) async fn run_group(&self, group: Vec<Ready>) -> usize {
+            let mut fired = 0;
             for ready in group {
-                let Some(Action::InTx(action)) = self.actions.get(&ready.action) else { return };
+                let Some(Action::InTx(action)) = self.actions.get(&ready.action) else { continue };
                 let Some(store) = self.schedules.store.sql() else {
-                    let claim =
-                        self.schedules.store.claim(&ready.key, ready.fire_time, self.schedules.config.lease);
-                    if let Ok(Some(claimed)) = claim.await.map(|claim| self.took(&ready, claim)) {
-                        let why = "an action in the tick's transaction needs schedules in a database";
-                        self.finish(&claimed, Verdict::Failed(why.to_owned())).await;
-                    }
+                    fired += self.refuse_in_tx(&ready).await;
                     continue;
                 };
-                if let Err(error) = self.fire_in_tx(store, &**action, &ready).await {
-                    tracing::warn!(schedule = %ready.key, error = %Error::from(error).report(), "a tick could not be fired; it waits");
-                    self.schedules.clock.sleep(Duration::from_secs(1)).await;
-                    return;
+                match self.fire_in_tx(store, &**action, &ready).await {
+                    Ok(true) => fired += 1,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(schedule = %ready.key, error = %Error::from(error).report(), "a tick could not be fired; it waits");
+                        self.schedules.clock.sleep(Duration::from_secs(1)).await;
+                        break;
+                    }
                 }
             }
+            fired
         }
 
+        async fn refuse_in_tx(&self, ready: &Ready) -> usize {
+            let (store, lease) = (&self.schedules.store, self.schedules.config.lease);
+            let claim = store.claim(&ready.key, ready.fire_time, lease).await;
+            let Ok(Some(claimed)) = claim.map(|claim| self.took(ready, claim)) else { return 0 };
+            let why = "an action in the tick's transaction needs schedules in a database";
+            self.finish(&claimed, Verdict::Failed(why.to_owned())).await;
+            1
+        }
+
+        /// Says whether the tick ended, or an attempt at it did.
         async fn fire_in_tx(
             &self,
             store: &SqlStore,
             action: &dyn FireInTx,
             ready: &Ready,
-        ) -> Result<(), CronError> {
+        ) -> Result<bool, CronError> {
             let (clock, lease) = (&*self.schedules.clock, self.schedules.config.lease);
             let began = std::sync::Mutex::new(None);
             let fire = store.fire_in(action, &ready.key, ready.fire_time, lease, |claimed| {
@@ -176,15 +188,16 @@ mod in_tx {
             let claimed = began.lock().map(|began| began.clone()).unwrap_or_default();
             let error = match (fired, &claimed) {
                 (Ok(Ok(Ok(FiredInTx::Unclaimed(claim)))), _) => {
+                    let ended = matches!(claim, Claim::Skipped | Claim::Lost);
                     self.took(ready, claim);
-                    return Ok(());
+                    return Ok(ended);
                 }
                 (Ok(Ok(Ok(FiredInTx::Fired(fired)))), claimed) => {
                     if let Some(claimed) = claimed.as_ref().filter(|_| fired != Fired::NotYet) {
                         self.metrics.began(claimed);
                         self.count(claimed, &Verdict::of(&fired));
                     }
-                    return Ok(());
+                    return Ok(fired != Fired::NotYet);
                 }
                 (Ok(Ok(Err(CronError::Action(error)))), _) => error,
                 (Ok(Ok(Err(error))), _) => return Err(error),
@@ -200,7 +213,7 @@ mod in_tx {
                 self.metrics.began(&claimed);
                 self.count(&claimed, &verdict);
             }
-            Ok(())
+            Ok(true)
         }
     }
 

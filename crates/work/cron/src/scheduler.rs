@@ -47,8 +47,8 @@ pub struct Scheduler {
 
 /// What a turn came to.
 struct Turn {
-    /// Ticks that were begun.
-    begun: usize,
+    /// Ticks that ended within it; those that run say so themselves.
+    fired: usize,
     /// How long until the next turn.
     wait: Duration,
 }
@@ -95,12 +95,19 @@ impl Scheduler {
                     config.poll_interval
                 }
             };
-            tokio::select! {
-                biased;
-                () = &mut stop => break,
-                () = schedules.wake.notified() => {}
-                Some(_) = running.join_next() => {}
-                () = schedules.clock.sleep(wait) => {}
+            let mut sleep = schedules.clock.sleep(wait);
+            let stopped = loop {
+                tokio::select! {
+                    biased;
+                    () = &mut stop => break true,
+                    () = schedules.wake.notified() => break false,
+                    // What ended may let others begin; what only looked lets nobody.
+                    Some(done) = running.join_next() => if done.unwrap_or(1) > 0 { break false },
+                    () = &mut sleep => break false,
+                }
+            };
+            if stopped {
+                break;
             }
         }
         self.drain(running).await;
@@ -114,16 +121,18 @@ impl Scheduler {
     pub async fn run_due(&self) -> Result<usize, CronError> {
         let (mut running, mut begun) = (JoinSet::new(), 0);
         loop {
-            let turn = self.turn(&mut running).await?;
-            while running.join_next().await.is_some() {}
-            if turn.begun == 0 {
+            let mut fired = self.turn(&mut running).await?.fired;
+            while let Some(done) = running.join_next().await {
+                fired += done.unwrap_or(1);
+            }
+            if fired == 0 {
                 return Ok(begun);
             }
-            begun += turn.begun;
+            begun += fired;
         }
     }
 
-    async fn drain(&self, mut running: JoinSet<()>) {
+    async fn drain(&self, mut running: JoinSet<usize>) {
         let (clock, config) = (&self.runner.schedules.clock, &self.runner.schedules.config);
         let waited = Deadline::after(&**clock, config.drain);
         let _ = waited.run(&**clock, async { while running.join_next().await.is_some() {} }).await;
@@ -137,10 +146,10 @@ impl Scheduler {
         self.runner.metrics.leads(false);
     }
 
-    async fn turn(&self, running: &mut JoinSet<()>) -> Result<Turn, CronError> {
+    async fn turn(&self, running: &mut JoinSet<usize>) -> Result<Turn, CronError> {
         let Runner { schedules, metrics, .. } = &*self.runner;
         let config = &schedules.config;
-        let idle = Turn { begun: 0, wait: config.poll_interval };
+        let idle = Turn { fired: 0, wait: config.poll_interval };
         let leader = schedules.store.lead(&self.name, config.lease).await?;
         metrics.leads(leader.is_some());
         let Some(leader) = leader else { return Ok(idle) };
@@ -151,8 +160,8 @@ impl Scheduler {
             }
             look = schedules.store.look(BATCH).await?;
         }
-        let room = |running: &JoinSet<()>| running.len() < config.concurrency as usize;
-        let (mut begun, mut groups) = (0, BTreeMap::<Key, Vec<Ready>>::new());
+        let room = |running: &JoinSet<usize>| running.len() < config.concurrency as usize;
+        let (mut fired, mut groups) = (0, BTreeMap::<Key, Vec<Ready>>::new());
         for ready in look.ready {
             if !room(running) {
                 break;
@@ -163,13 +172,12 @@ impl Scheduler {
                 Some(Action::Plain(action)) => {
                     let action = Arc::clone(action);
                     if let Some(claimed) = self.runner.claim(&ready).await? {
-                        begun += 1;
                         running.spawn(Arc::clone(&self.runner).run(action, claimed));
                     }
                 }
                 None => {
                     if let Some(claimed) = self.runner.claim(&ready).await? {
-                        begun += 1;
+                        fired += 1;
                         self.runner.unknown(&claimed).await;
                     }
                 }
@@ -180,11 +188,11 @@ impl Scheduler {
             if !room(running) || !self.busy().insert(key.clone()) {
                 continue;
             }
-            begun += group.len();
             let (runner, busy) = (Arc::clone(&self.runner), Arc::clone(&self.busy));
             running.spawn(async move {
-                runner.run_group(group).await;
+                let fired = runner.run_group(group).await;
                 busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                fired
             });
         }
         let wait = match look.wait {
@@ -192,7 +200,7 @@ impl Scheduler {
             _ if look.due.len() >= BATCH as usize => Duration::ZERO,
             wait => wait.unwrap_or(config.poll_interval),
         };
-        Ok(Turn { begun, wait: wait.min(config.poll_interval) })
+        Ok(Turn { fired, wait: wait.min(config.poll_interval) })
     }
 
     async fn advance(

@@ -121,13 +121,17 @@ async fn a_schedule_of_the_configuration_enqueues_its_job() {
         .build()
         .unwrap();
     let jobs = app.container().get(JOBS).await.unwrap();
+    let kept = app.container().get(SCHEDULES).await.unwrap();
     let shutdown = app.shutdown().clone();
     let running = tokio::spawn(app.run_without_signals());
     let context = Context::new(Source::Internal, &clock);
     let filter = || runtime_jobs::store::Filter { limit: 10, ..Default::default() };
+    let mut triggered = false;
     let found = loop {
-        clock.advance(Duration::from_secs(20));
+        // Slowly, so that leases outlast the transactions.
+        clock.advance(Duration::from_millis(50));
         tokio::task::yield_now().await;
+        triggered = triggered || kept.trigger(&context, "digest").await.is_ok();
         // Before the migrations have run there is no table.
         if let Ok(found) = jobs.list(&context, filter()).await
             && !found.is_empty()
