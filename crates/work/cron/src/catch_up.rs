@@ -42,7 +42,7 @@ pub fn catch_up(schedule: &Schedule, timetable: &Timetable, due: Timestamp, now:
     while let Some(found) = at.and_then(|at| timetable.previous_before(at)).filter(|found| *found >= due) {
         if found.as_microsecond() >= young {
             fire.push_front(found);
-        } else if made_up < wanted && !(schedule.misfire == Misfire::Once && !fire.is_empty()) {
+        } else if made_up < wanted && (schedule.misfire != Misfire::Once || fire.is_empty()) {
             made_up += 1;
             fire.push_front(found);
         } else {

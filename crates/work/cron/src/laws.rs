@@ -22,7 +22,7 @@ pub trait Harness: Send + Sync {
     async fn elapse(&self, by: Duration);
 }
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 fn carried(tenant: Option<&str>) -> Carried {
@@ -68,7 +68,7 @@ async fn plan(store: &dyn ScheduleStore, seen: &Stored) -> CatchUp {
 /// Lets fire times pass until there is a tick, and adds it.
 async fn make_due<H: Harness>(harness: &H, name: &str) -> Timestamp {
     let store = harness.store();
-    harness.elapse(Duration::from_secs(300)).await;
+    harness.elapse(Duration::from_mins(5)).await;
     let leader = lead(&*store, "a").await.expect("leads");
     let seen = get(&*store, name).await;
     let plan = plan(&*store, &seen).await;
@@ -229,7 +229,7 @@ async fn a_deposed_leader_adds_nothing<H: Harness>(harness: &H) {
     let store = harness.store();
     put(&*store, five("a")).await;
     let old = lead(&*store, "a").await.expect("leads");
-    harness.elapse(Duration::from_secs(300)).await;
+    harness.elapse(Duration::from_mins(5)).await;
     let seen = get(&*store, "a").await;
     let plan = plan(&*store, &seen).await;
     assert!(!store.advance(old, &seen, &plan).await.expect("asked"), "its lease has run out");
@@ -242,7 +242,7 @@ async fn a_deposed_leader_adds_nothing<H: Harness>(harness: &H) {
 async fn of_racing_leaders_one_adds_a_tick_and_of_racing_claimers_one_has_it<H: Harness>(harness: &H) {
     let store = harness.store();
     put(&*store, five("a")).await;
-    harness.elapse(Duration::from_secs(300)).await;
+    harness.elapse(Duration::from_mins(5)).await;
     let leader = lead(&*store, "a").await.expect("leads");
     let seen = get(&*store, "a").await;
     let plan = plan(&*store, &seen).await;

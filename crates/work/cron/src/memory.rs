@@ -257,8 +257,8 @@ impl ScheduleStore for MemoryStore {
         }
         if let Some(first) = seen.next.filter(|_| plan.missed > 0) {
             let id = (seen.key.clone(), first.as_microsecond());
-            if !state.ticks.contains_key(&id) {
-                state.ticks.insert(id, new_tick(first, first, false));
+            if let std::collections::btree_map::Entry::Vacant(e) = state.ticks.entry(id) {
+                e.insert(new_tick(first, first, false));
                 let note = Some(missed_note(plan.missed));
                 state.end(&seen.key, first.as_microsecond(), TickState::Missed, now, note);
             }

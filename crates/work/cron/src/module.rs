@@ -102,7 +102,8 @@ impl Module for CronModule {
         let named = config.schedules.iter().chain(&schedules);
         let fires = app.running_mode().includes(Mode::Scheduler);
         for schedule in named.filter(|_| fires) {
-            if !actions.has(&schedule.action) && !(has_jobs && schedule.action == "job") {
+            let known = actions.has(&schedule.action) || (has_jobs && schedule.action == "job");
+            if !known {
                 let why =
                     format!("schedule `{}`: no action `{}` is registered", schedule.name, schedule.action);
                 return Err(SetupError::module("cron", why));
@@ -194,8 +195,8 @@ impl Service for Scheduling {
         let actions = self.actions(&run).await?;
         schedules.sync(Origin::Code, self.schedules.clone()).await?;
         schedules.sync(Origin::Config, self.configured.clone()).await?;
-        let scheduler = Scheduler::new((*schedules).clone(), actions).with_metrics(self.metrics.clone());
-        scheduler.run(run.stop.stopped()).await;
+        let firing = Scheduler::new((*schedules).clone(), actions).with_metrics(self.metrics.clone());
+        firing.run(run.stop.stopped()).await;
         Ok(())
     }
 }

@@ -146,7 +146,7 @@ mod in_tx {
                     fired += self.refuse_in_tx(&ready).await;
                     continue;
                 };
-                match self.fire_in_tx(store, &**action, &ready).await {
+                match Box::pin(self.fire_in_tx(store, &**action, &ready)).await {
                     Ok(true) => fired += 1,
                     Ok(false) => {}
                     Err(error) => {
@@ -184,7 +184,9 @@ mod in_tx {
                 self.tick(claimed)
             });
             // Bounded like any claim: a transaction that hangs is undone, and its tick fails.
-            let fired = Deadline::after(clock, lease).run(clock, AssertUnwindSafe(fire).catch_unwind()).await;
+            let fired = Deadline::after(clock, lease)
+                .run(clock, AssertUnwindSafe(Box::pin(fire)).catch_unwind())
+                .await;
             let claimed = began.lock().map(|began| began.clone()).unwrap_or_default();
             let error = match (fired, &claimed) {
                 (Ok(Ok(Ok(FiredInTx::Unclaimed(claim)))), _) => {

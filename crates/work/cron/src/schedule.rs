@@ -229,15 +229,12 @@ impl Schedule {
         let invalid = |key, problem: String| CronError::Invalid { schedule: schedule(), key, problem };
         let zone = Zone::get(&self.zone).map_err(|error| CronError::Zone { schedule: schedule(), error })?;
         let off = self.calendar.read().map_err(|problem| invalid("calendar", problem))?;
-        let times = match Times::interval(&self.when) {
-            Some(times) => times.map_err(|problem| invalid("when", problem))?,
-            None => {
-                let name = format!("{tenant}/{}", self.name);
-                let expression = CronExpression::parse_with(&self.when, self.dialect, Some(&name));
-                Times::Cron(
-                    expression.map_err(|error| CronError::Expression { schedule: schedule(), error })?,
-                )
-            }
+        let times = if let Some(times) = Times::interval(&self.when) {
+            times.map_err(|problem| invalid("when", problem))?
+        } else {
+            let name = format!("{tenant}/{}", self.name);
+            let expression = CronExpression::parse_with(&self.when, self.dialect, Some(&name));
+            Times::Cron(expression.map_err(|error| CronError::Expression { schedule: schedule(), error })?)
         };
         Ok(Timetable { times, zone, off })
     }

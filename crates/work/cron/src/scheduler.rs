@@ -190,7 +190,7 @@ impl Scheduler {
             }
             let (runner, busy) = (Arc::clone(&self.runner), Arc::clone(&self.busy));
             running.spawn(async move {
-                let fired = runner.run_group(group).await;
+                let fired = Box::pin(runner.run_group(group)).await;
                 busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                 fired
             });

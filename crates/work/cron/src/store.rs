@@ -329,12 +329,10 @@ pub(crate) fn decide(schedule: &Schedule, candidate: Candidate) -> Decision {
         return Decision::Run;
     }
     match schedule.overlap {
-        Overlap::Allow => Decision::Run,
         Overlap::Skip if candidate.begun > 0 => Decision::Skip,
-        Overlap::Skip => Decision::Run,
         Overlap::Wait { up_to } if candidate.waiting >= up_to && candidate.earlier > 0 => Decision::Skip,
         Overlap::Wait { .. } if candidate.earlier > 0 => Decision::Wait,
-        Overlap::Wait { .. } => Decision::Run,
+        Overlap::Allow | Overlap::Skip | Overlap::Wait { .. } => Decision::Run,
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) const fn days_of(year: i32, month: u32, day: u32) -> i64 {
 
 /// The weekday of a day since 1970-01-01, which was a Thursday; Sunday is 0.
 pub(crate) const fn weekday(days: i64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 6")]
+    #[expect(clippy::cast_possible_truncation, reason = "0 to 6")]
     {
         (days + 4).rem_euclid(7) as u32
     }

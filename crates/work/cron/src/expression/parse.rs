@@ -42,7 +42,7 @@ struct Part<'t> {
     at: usize,
 }
 
-impl<'t> Part<'t> {
+impl Part<'_> {
     fn split(self, separator: char) -> impl Iterator<Item = Self> {
         let mut at = self.at;
         self.text.split(separator).map(move |text| {
@@ -340,14 +340,14 @@ impl Reader {
             };
             return Ok(Item { values: Values { from: first, to, step }, star: false, many: stepped });
         };
-        let mut last = self.number(to)?;
-        if self.field == Field::DayOfWeek && last == 0 && to.text.eq_ignore_ascii_case("SUN") && first > 0 {
-            last = 7;
+        let mut end = self.number(to)?;
+        if self.field == Field::DayOfWeek && end == 0 && to.text.eq_ignore_ascii_case("SUN") && first > 0 {
+            end = 7;
         }
-        if last < first && (!self.lenient() || self.field == Field::Year) {
+        if end < first && (!self.lenient() || self.field == Field::Year) {
             return self.refuse(base, Problem::Backwards);
         }
-        Ok(Item { values: Values { from: first, to: last, step }, star: false, many: true })
+        Ok(Item { values: Values { from: first, to: end, step }, star: false, many: true })
     }
 
     /// `H`, `H/n`, `H(a-b)`, `H(a-b)/n`: values spread by the seed (Jenkins).
@@ -429,7 +429,7 @@ impl Reader {
     }
 }
 
-impl<'t> Part<'t> {
+impl Part<'_> {
     fn split_blank(self) -> impl Iterator<Item = Self> {
         let mut rest = self;
         std::iter::from_fn(move || {

@@ -15,7 +15,7 @@ const fn at_or_above(mask: u64, from: u32) -> Option<u32> {
 /// The highest set bit at or below `to`.
 const fn at_or_below(mask: u64, to: u32) -> Option<u32> {
     let rest = if to >= 63 { mask } else { mask & ((1 << (to + 1)) - 1) };
-    if rest == 0 { None } else { Some(63 - rest.leading_zeros()) }
+    if rest == 0 { None } else { Some(rest.ilog2()) }
 }
 
 impl Fields {
@@ -41,12 +41,11 @@ impl Fields {
                 return Some(days_of(year, month, day) * DAY + self.first_time());
             }
             day = 1;
-            month = match at_or_above(u64::from(self.months), month + 1) {
-                Some(month) => month,
-                None => {
-                    year = self.year_from(year + 1)?;
-                    self.months.trailing_zeros()
-                }
+            month = if let Some(month) = at_or_above(u64::from(self.months), month + 1) {
+                month
+            } else {
+                year = self.year_from(year + 1)?;
+                self.months.trailing_zeros()
             };
             if !self.has_year(year) {
                 year = self.year_from(year)?;
@@ -77,16 +76,15 @@ impl Fields {
                 return Some(days_of(year, month, day) * DAY + self.last_time());
             }
             day = 31;
-            month = match at_or_below(u64::from(self.months), month - 1) {
-                Some(month) => month,
-                None => {
-                    year = self.year_until(year - 1)?;
-                    15 - self.months.leading_zeros()
-                }
+            month = if let Some(month) = at_or_below(u64::from(self.months), month - 1) {
+                month
+            } else {
+                year = self.year_until(year - 1)?;
+                self.months.ilog2()
             };
             if !self.has_year(year) {
                 year = self.year_until(year)?;
-                month = 15 - self.months.leading_zeros();
+                month = self.months.ilog2();
             }
         }
     }
@@ -129,8 +127,7 @@ impl Fields {
     }
 
     fn last_time(&self) -> i64 {
-        let last = |mask: u64| 63 - mask.leading_zeros();
-        time(31 - self.hours.leading_zeros(), last(self.minutes), last(self.seconds))
+        time(self.hours.ilog2(), self.minutes.ilog2(), self.seconds.ilog2())
     }
 
     fn time_from(&self, second_of_day: i64) -> Option<i64> {
@@ -151,8 +148,7 @@ impl Fields {
 
     fn time_until(&self, second_of_day: i64) -> Option<i64> {
         let (hour, minute, second) = parts(second_of_day);
-        let (last_minute, last_second) =
-            (63 - self.minutes.leading_zeros(), 63 - self.seconds.leading_zeros());
+        let (last_minute, last_second) = (self.minutes.ilog2(), self.seconds.ilog2());
         if self.hours & (1 << hour) != 0 {
             if self.minutes & (1 << minute) != 0
                 && let Some(second) = at_or_below(self.seconds, second)

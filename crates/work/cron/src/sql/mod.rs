@@ -90,7 +90,7 @@ impl SqlStore {
         };
         let (schedule, context) = (json(&new.schedule)?, json(&new.context)?);
         let (revision, origin) = (signed(new.revision), new.origin.as_str());
-        let next = new.next.map(|next| next.as_microsecond());
+        let next = new.next.map(runtime_kernel::Timestamp::as_microsecond);
         let (tenant, name) = (&new.key.tenant, &new.key.name);
         let written = if found > 0 {
             let sql = "UPDATE cron_schedules SET schedule = $3, revision = $4, origin = $5, context = $6,
@@ -150,8 +150,8 @@ impl SqlStore {
             return Ok(false);
         }
         let (tenant, name) = (&seen.key.tenant, &seen.key.name);
-        let before = seen.next.map(|next| next.as_microsecond());
-        let after = plan.next.map(|next| next.as_microsecond());
+        let before = seen.next.map(runtime_kernel::Timestamp::as_microsecond);
+        let after = plan.next.map(runtime_kernel::Timestamp::as_microsecond);
         let sql = "UPDATE cron_schedules SET next_at = $5
             WHERE tenant = $1 AND name = $2 AND revision = $3 AND next_at = $4 AND paused = 0";
         if change!(tx, sql, tenant, name, signed(seen.revision), before, after) == 0 {
@@ -250,7 +250,7 @@ impl ScheduleStore for SqlStore {
                 }
                 stored.paused = paused;
                 stored.revision += 1;
-                let next = stored.next.map(|next| next.as_microsecond());
+                let next = stored.next.map(runtime_kernel::Timestamp::as_microsecond);
                 let sql = "UPDATE cron_schedules SET paused = $3, revision = $4, next_at = $5
                     WHERE tenant = $1 AND name = $2";
                 let (paused, revision) = (i64::from(paused), signed(stored.revision));

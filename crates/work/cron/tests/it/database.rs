@@ -104,7 +104,7 @@ mod racing {
             schedule.retry_delay = Duration::ZERO;
             handles[0].put(&context, schedule).await.unwrap();
         }
-        let scheduler = |schedules: &Schedules, failures| {
+        let firing = |schedules: &Schedules, failures| {
             let actions = Actions::new().on_in_tx("effect", Effect::failing(failures));
             Arc::new(Scheduler::new(schedules.clone(), actions))
         };
@@ -113,8 +113,8 @@ mod racing {
             let tasks: Vec<_> = handles
                 .iter()
                 .map(|schedules| {
-                    let scheduler = scheduler(schedules, 1);
-                    tokio::spawn(async move { scheduler.run_due().await.map(drop) })
+                    let firing = firing(schedules, 1);
+                    tokio::spawn(async move { firing.run_due().await.map(drop) })
                 })
                 .collect();
             // The lease of whoever leads runs out under its feet.
@@ -127,7 +127,7 @@ mod racing {
             }
         }
         world.elapse(Duration::from_secs(2)).await;
-        let last = scheduler(&handles[0], 0);
+        let last = firing(&handles[0], 0);
         while last.run_due().await.unwrap() > 0 {}
         let mut times: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for (name, at) in effects(&world.db).await {
@@ -184,16 +184,16 @@ mod one_file {
         let schedules = world.schedules();
         schedules.put(&world.context(), Schedule::new("a", "@hourly", "effect")).await.unwrap();
         let actions = Actions::new().on_in_tx("effect", Effect::failing(2));
-        let scheduler = Scheduler::new(schedules.clone(), actions);
+        let firing = Scheduler::new(schedules.clone(), actions);
         world.clock.advance(HOUR);
-        scheduler.run_due().await.unwrap();
+        firing.run_due().await.unwrap();
         assert_eq!(effects(&world.db).await, []);
         let history = schedules.history(&world.context(), "a", 10).await.unwrap();
         assert_eq!((history[0].state, history[0].attempt), (TickState::Pending, 1));
         assert!(history[0].note.as_deref().unwrap().contains("on purpose"));
         for _ in 0..30 {
             world.clock.advance(Duration::from_secs(1));
-            scheduler.run_due().await.unwrap();
+            firing.run_due().await.unwrap();
         }
         assert_eq!(effects(&world.db).await.len(), 1);
         let history = schedules.history(&world.context(), "a", 10).await.unwrap();
@@ -278,7 +278,7 @@ mod one_file {
                 let schedule = Schedule::new("a", "@hourly", "job").payload(payload).overlap(overlap);
                 schedules.put(&world.context(), schedule).await.unwrap();
                 let actions = Actions::new().on_in_tx("job", EnqueueJob::in_tx(jobs.clone(), store.clone()));
-                let scheduler = Scheduler::new(schedules.clone(), actions);
+                let firing = Scheduler::new(schedules.clone(), actions);
                 let count = async || {
                     let filter = Filter { limit: 100, ..Filter::default() };
                     jobs.list(&world.context(), filter).await.unwrap().len()
@@ -286,16 +286,16 @@ mod one_file {
                 let mut found = Vec::new();
                 for round in 0..3 {
                     world.clock.advance(HOUR);
-                    scheduler.run_due().await.unwrap();
+                    firing.run_due().await.unwrap();
                     if round == 2 && overlap != Overlap::Allow {
                         // The waiting ticks follow one after the other as jobs finish.
                         for _ in 0..2 {
                             finish_one(&store).await;
                             world.clock.advance(Duration::from_secs(2));
-                            scheduler.run_due().await.unwrap();
+                            firing.run_due().await.unwrap();
                             if overlap == Overlap::Skip {
                                 world.clock.advance(HOUR);
-                                scheduler.run_due().await.unwrap();
+                                firing.run_due().await.unwrap();
                                 break;
                             }
                         }

@@ -117,7 +117,7 @@ fn expected(
             let mut any = false;
             while missing < here {
                 any |= matches(fields, dialect.days, missing);
-                missing = missing + 1.minute();
+                missing += 1.minute();
             }
             match dst.gap {
                 DstGap::FireAfter if any => drop(found.insert(at)),

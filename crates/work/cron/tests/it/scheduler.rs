@@ -61,13 +61,13 @@ async fn each_fire_time_is_fired_once_and_late_ones_by_policy() {
     let hourly =
         Schedule::new("a", "@hourly", "act").misfire(Misfire::All { up_to: 2 }).overlap(Overlap::Allow);
     world.schedules.put(&world.context, hourly).await.unwrap();
-    let scheduler = Scheduler::new(world.schedules.clone(), world.noting());
-    assert_eq!(scheduler.run_due().await.unwrap(), 0);
+    let firing = Scheduler::new(world.schedules.clone(), world.noting());
+    assert_eq!(firing.run_due().await.unwrap(), 0);
     world.clock.advance(MINUTE * 60);
-    assert_eq!(scheduler.run_due().await.unwrap(), 1);
-    assert_eq!(scheduler.run_due().await.unwrap(), 0);
+    assert_eq!(firing.run_due().await.unwrap(), 1);
+    assert_eq!(firing.run_due().await.unwrap(), 0);
     world.clock.advance(MINUTE * 60 * 5 + MINUTE * 10);
-    assert_eq!(scheduler.run_due().await.unwrap(), 2);
+    assert_eq!(firing.run_due().await.unwrap(), 2);
     assert_eq!(world.fire_times(), ["2026-01-01T01:00:00Z", "2026-01-01T05:00:00Z", "2026-01-01T06:00:00Z"]);
     let history = world.schedules.history(&world.context, "a", 100).await.unwrap();
     let missed: Vec<_> = history.iter().filter(|tick| tick.state == TickState::Missed).collect();
@@ -83,10 +83,10 @@ async fn a_tick_knows_its_tenant_and_has_a_trace_of_its_own() {
     let context = world.context.clone().with_tenant(tenant.clone());
     world.schedules.put(&context, Schedule::new("a", "@hourly", "act")).await.unwrap();
     assert!(matches!(world.schedules.get(&world.context, "a").await, Err(CronError::NotFound(_))));
-    let scheduler = Scheduler::new(world.schedules.clone(), world.noting());
+    let firing = Scheduler::new(world.schedules.clone(), world.noting());
     for _ in 0..2 {
         world.clock.advance(MINUTE * 60);
-        scheduler.run_due().await.unwrap();
+        firing.run_due().await.unwrap();
     }
     let seen = world.seen.lock().unwrap();
     assert_eq!(seen[0].context.tenant.as_deref(), Some(&tenant));
@@ -101,14 +101,14 @@ async fn failures_are_tried_again_up_to_the_limit_and_then_stay_on_record() {
         world.schedules.put(&world.context, Schedule::new("a", "@daily", "act")).await.unwrap();
         let actions = Actions::new()
             .on_tick("act", move |_| std::future::ready(Err(Error::new(kind, "test.failed", "on purpose"))));
-        let scheduler = Scheduler::new(world.schedules.clone(), actions);
+        let firing = Scheduler::new(world.schedules.clone(), actions);
         world.clock.advance(MINUTE * 60 * 24);
         let mut delays = Vec::new();
-        assert_eq!(scheduler.run_due().await.unwrap(), 1);
+        assert_eq!(firing.run_due().await.unwrap(), 1);
         // 5 s, then 10 s.
         for seconds in 1..100 {
             world.clock.advance(Duration::from_secs(1));
-            if scheduler.run_due().await.unwrap() > 0 {
+            if firing.run_due().await.unwrap() > 0 {
                 delays.push(seconds);
             }
         }
@@ -144,11 +144,11 @@ async fn an_attempt_has_only_so_much_time() {
     let schedule = Schedule::new("a", "@hourly", "act").attempts(1);
     world.schedules.put(&world.context, schedule).await.unwrap();
     let actions = Actions::new().on_tick("act", |_| std::future::pending());
-    let scheduler = Arc::new(Scheduler::new(world.schedules.clone(), actions));
+    let firing = Arc::new(Scheduler::new(world.schedules.clone(), actions));
     world.clock.advance(MINUTE * 60);
     let running = tokio::spawn({
-        let scheduler = Arc::clone(&scheduler);
-        async move { scheduler.run_due().await.unwrap() }
+        let firing = Arc::clone(&firing);
+        async move { firing.run_due().await.unwrap() }
     });
     for _ in 0..80 {
         settle().await;
@@ -186,11 +186,11 @@ async fn overlapping_ticks_run_wait_or_are_left_out() {
                 }
             }
         });
-        let scheduler = Arc::new(Scheduler::new(world.schedules.clone(), actions));
+        let firing = Arc::new(Scheduler::new(world.schedules.clone(), actions));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let task = tokio::spawn({
-            let scheduler = Arc::clone(&scheduler);
-            async move { scheduler.run(async move { drop(stopped.await) }).await }
+            let firing = Arc::clone(&firing);
+            async move { firing.run(async move { drop(stopped.await) }).await }
         });
         // Three fire times pass, in steps short enough to keep the leases.
         for _ in 0..100 {
@@ -249,9 +249,9 @@ async fn jitter_delays_each_tick_the_same_for_everybody() {
         let schedule = Schedule::new(format!("s{index}"), "@hourly", "act").jitter(MINUTE * 10);
         world.schedules.put(&world.context, schedule).await.unwrap();
     }
-    let scheduler = Scheduler::new(world.schedules.clone(), world.noting());
+    let firing = Scheduler::new(world.schedules.clone(), world.noting());
     world.clock.advance(MINUTE * 60);
-    scheduler.run_due().await.unwrap();
+    firing.run_due().await.unwrap();
     for index in 0..20 {
         let history = world.schedules.history(&world.context, &format!("s{index}"), 1).await.unwrap();
         let delay = history[0].due.as_microsecond() - history[0].fire_time.as_microsecond();
@@ -262,7 +262,7 @@ async fn jitter_delays_each_tick_the_same_for_everybody() {
     assert!(offsets.len() > 15, "they are spread: {offsets:?}");
     let early = world.seen.lock().unwrap().len();
     world.clock.advance(MINUTE * 10);
-    scheduler.run_due().await.unwrap();
+    firing.run_due().await.unwrap();
     assert!(early < 20 && world.seen.lock().unwrap().len() == 20);
 }
 
@@ -283,17 +283,17 @@ async fn the_handle_previews_pauses_triggers_and_forgets() {
         schedules.put(context, schedule).await,
         Err(CronError::Invalid { key: "calendars", .. })
     ));
-    let scheduler = Scheduler::new(schedules.clone(), world.noting());
+    let firing = Scheduler::new(schedules.clone(), world.noting());
     schedules.pause(context, "a").await.unwrap();
     world.clock.advance(MINUTE * 60 * 24 * 3);
-    assert_eq!(scheduler.run_due().await.unwrap(), 0);
+    assert_eq!(firing.run_due().await.unwrap(), 0);
     schedules.trigger(context, "a").await.unwrap();
-    assert_eq!(scheduler.run_due().await.unwrap(), 1);
+    assert_eq!(firing.run_due().await.unwrap(), 1);
     assert!(world.seen.lock().unwrap()[0].manual);
     schedules.resume(context, "a").await.unwrap();
-    assert_eq!(scheduler.run_due().await.unwrap(), 0, "what passed during the pause is left out");
+    assert_eq!(firing.run_due().await.unwrap(), 0, "what passed during the pause is left out");
     world.clock.advance(MINUTE * 60 * 24);
-    assert_eq!(scheduler.run_due().await.unwrap(), 1);
+    assert_eq!(firing.run_due().await.unwrap(), 1);
     schedules.remove(context, "a").await.unwrap();
     assert!(matches!(schedules.remove(context, "a").await, Err(CronError::NotFound(_))));
 }
