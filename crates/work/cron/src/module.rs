@@ -176,8 +176,8 @@ async fn with_jobs(actions: Actions, run: &Run) -> Result<Actions, Error> {
 }
 
 #[cfg(not(feature = "jobs"))]
-async fn with_jobs(actions: Actions, _: &Run) -> Result<Actions, Error> {
-    Ok(actions)
+fn with_jobs(actions: Actions, _: &Run) -> std::future::Ready<Result<Actions, Error>> {
+    std::future::ready(Ok(actions))
 }
 
 #[async_trait]

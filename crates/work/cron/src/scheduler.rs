@@ -1,9 +1,12 @@
 //! Leads, moves due schedules on, and starts their ticks.
 
-use std::collections::{BTreeMap, HashSet};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runtime_kernel::{Deadline, Error, uuid_v7};
@@ -16,7 +19,9 @@ use crate::error::CronError;
 use crate::metrics::CronMetrics;
 use crate::run::Runner;
 use crate::schedules::Schedules;
-use crate::store::{Claim, Key, Ready, Stored};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::store::Key;
+use crate::store::{Claim, Ready, Stored};
 
 /// The most schedules, and ticks, looked at in one turn.
 const BATCH: u32 = 500;
@@ -42,6 +47,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Scheduler {
     runner: Arc<Runner>,
     name: String,
+    /// Schedules whose ticks are being fired in transactions.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     busy: Arc<Mutex<HashSet<Key>>>,
 }
 
@@ -59,7 +66,12 @@ impl Scheduler {
         let name = uuid_v7(&*schedules.clock).to_string();
         let runner =
             Runner { schedules, actions, metrics: CronMetrics::default(), cut: watch::channel(false).0 };
-        Self { runner: Arc::new(runner), name, busy: Arc::default() }
+        Self {
+            runner: Arc::new(runner),
+            name,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            busy: Arc::default(),
+        }
     }
 
     /// Counts what it does.
@@ -161,7 +173,9 @@ impl Scheduler {
             look = schedules.store.look(BATCH).await?;
         }
         let room = |running: &JoinSet<usize>| running.len() < config.concurrency as usize;
-        let (mut fired, mut groups) = (0, BTreeMap::<Key, Vec<Ready>>::new());
+        let mut fired = 0;
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        let mut groups = std::collections::BTreeMap::<Key, Vec<Ready>>::new();
         for ready in look.ready {
             if !room(running) {
                 break;
@@ -183,9 +197,27 @@ impl Scheduler {
                 }
             }
         }
-        // Of one schedule one after the other, of different ones side by side.
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        self.spawn_groups(groups, running);
+        let wait = match look.wait {
+            // More than one look takes in.
+            _ if look.due.len() >= BATCH as usize => Duration::ZERO,
+            wait => wait.unwrap_or(config.poll_interval),
+        };
+        Ok(Turn { fired, wait: wait.min(config.poll_interval) })
+    }
+
+    /// Of one schedule one after the other, of different ones side by side.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    fn spawn_groups(
+        &self,
+        groups: std::collections::BTreeMap<Key, Vec<Ready>>,
+        running: &mut JoinSet<usize>,
+    ) {
+        let most = self.runner.schedules.config.concurrency as usize;
         for (key, group) in groups {
-            if !room(running) || !self.busy().insert(key.clone()) {
+            let busy = || self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            if running.len() >= most || !busy().insert(key.clone()) {
                 continue;
             }
             let (runner, busy) = (Arc::clone(&self.runner), Arc::clone(&self.busy));
@@ -195,12 +227,6 @@ impl Scheduler {
                 fired
             });
         }
-        let wait = match look.wait {
-            // More than one look takes in.
-            _ if look.due.len() >= BATCH as usize => Duration::ZERO,
-            wait => wait.unwrap_or(config.poll_interval),
-        };
-        Ok(Turn { fired, wait: wait.min(config.poll_interval) })
     }
 
     async fn advance(
@@ -225,10 +251,6 @@ impl Scheduler {
             metrics.ended(actions.label(&seen.schedule.action), "missed", plan.missed);
         }
         Ok(())
-    }
-
-    fn busy(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
