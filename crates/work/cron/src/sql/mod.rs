@@ -97,8 +97,9 @@ impl SqlStore {
                 next_at = $7, action = $8 WHERE tenant = $1 AND name = $2";
             change!(tx, sql, tenant, name, &schedule, revision, origin, &context, next, &put.schedule.action)
         } else {
-            let sql = "SELECT count(*) AS n FROM cron_schedules WHERE tenant = $1";
-            let kept = rows!(tx, sql, [tenant], |row| row.try_get::<i64, _>("n")?).pop().unwrap_or(0);
+            // Not this one, which another may have added since it was looked for.
+            let sql = "SELECT count(*) AS n FROM cron_schedules WHERE tenant = $1 AND name <> $2";
+            let kept = rows!(tx, sql, [tenant, name], |row| row.try_get::<i64, _>("n")?).pop().unwrap_or(0);
             if kept >= i64::from(put.limit) {
                 return Err(CronError::Full(put.limit));
             }
