@@ -91,6 +91,13 @@ pub const JOBS_STALE_COMPLETIONS_TOTAL: &str = "jobs_stale_completions_total";
 /// Gauge `{kind}`: queued jobs of a kind nobody handles.
 pub const JOBS_UNHANDLED: &str = "jobs_unhandled";
 
+/// Counter `{action, outcome}` with outcome `done`, `retry`, `failed`, `skipped`, `missed` or `lost`: ticks of schedules.
+pub const CRON_TICKS_TOTAL: &str = "cron_ticks_total";
+/// Histogram `{action}`, seconds: from when a tick was meant to begin to when it did.
+pub const CRON_TICK_LATENESS_SECONDS: &str = "cron_tick_lateness_seconds";
+/// Gauge: 1 where this process leads the schedulers.
+pub const CRON_LEADER: &str = "cron_leader";
+
 /// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
 pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
 /// Counter `{severity}`: audit events written.
