@@ -14,12 +14,21 @@ pub use runtime_audit as audit;
 /// Outbound HTTP.
 #[cfg(feature = "client")]
 pub use runtime_client as client;
+/// Command and query buses, projections.
+#[cfg(feature = "cqrs")]
+pub use runtime_cqrs as cqrs;
+/// Cron expressions and schedules.
+#[cfg(feature = "cron")]
+pub use runtime_cron as cron;
 /// SQLite and Postgres.
 #[cfg(feature = "db")]
 pub use runtime_db as db;
 /// Watched endpoints and balancing.
 #[cfg(feature = "discovery")]
 pub use runtime_discovery as discovery;
+/// Events: a bus, a durable log, CloudEvents.
+#[cfg(feature = "events")]
+pub use runtime_events as events;
 /// Liveness, readiness, startup.
 #[cfg(feature = "health")]
 pub use runtime_health as health;
@@ -59,6 +68,9 @@ pub use runtime_telemetry as telemetry;
 /// Realm, tenant, organisation.
 #[cfg(feature = "tenancy")]
 pub use runtime_tenancy as tenancy;
+/// Approvals and tasks.
+#[cfg(feature = "workflow")]
+pub use runtime_workflow as workflow;
 
 /// What nearly every service names.
 pub mod prelude {

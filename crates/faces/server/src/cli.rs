@@ -87,6 +87,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: RolloutsAction,
     },
+    /// Lists schedules, says what they do next, and gives them orders.
+    Schedules {
+        #[command(subcommand)]
+        action: SchedulesAction,
+    },
     /// Enqueues, inspects, cancels and redrives jobs.
     Jobs {
         #[command(subcommand)]
@@ -230,6 +235,49 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+}
+
+/// `runtime schedules …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SchedulesAction {
+    /// Lists schedules by name.
+    List,
+    /// Shows a schedule, its latest ticks and its next fire times.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Says when an expression fires next, without keeping anything.
+    Next {
+        /// A cron expression, for example `0 9 * * MON-FRI`.
+        expression: String,
+        /// Whose local time it is.
+        #[arg(long, default_value = "UTC")]
+        zone: String,
+        /// How many times.
+        #[arg(long, default_value_t = 5)]
+        count: usize,
+    },
+    /// Lets a schedule fire nothing.
+    Pause {
+        /// Its name.
+        name: String,
+    },
+    /// Lets it fire again, from now on.
+    Resume {
+        /// Its name.
+        name: String,
+    },
+    /// Fires it now.
+    Trigger {
+        /// Its name.
+        name: String,
+    },
+    /// Forgets it and its history.
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// What can be done with rollouts.

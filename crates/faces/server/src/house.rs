@@ -6,8 +6,10 @@ use std::sync::Arc;
 use runtime_apikey::{API_KEYS, ApiKeyLayer, ApiKeyModule};
 use runtime_audit::{AUDIT, AuditModule, FileWriter};
 use runtime_client::{ClientModule, HTTP_CLIENT};
+use runtime_cron::CronModule;
 use runtime_db::{DB, DbConfig, DbModule};
 use runtime_discovery::DiscoveryModule;
+use runtime_events::EventsModule;
 use runtime_health::{Check, DiskSpace, HealthApp, HealthModule, Outcome};
 use runtime_http::{HttpApp, HttpModule, Phase};
 use runtime_jobs::{Handlers, JobHandlers, JobsModule};
@@ -24,6 +26,7 @@ use runtime_resilience::ResilienceModule;
 use runtime_rollout::RolloutModule;
 use runtime_telemetry::{TelemetryGuard, TelemetryModule};
 use runtime_tenancy::TenancyModule;
+use runtime_workflow::WorkflowModule;
 
 use crate::api;
 use crate::settings::ServerConfig;
@@ -85,6 +88,9 @@ fn modules(
         .with(RateLimitModule)
         .with(ProvidersModule)
         .with(JobsModule::new())
+        .with(CronModule::new())
+        .with(EventsModule::new())
+        .with(WorkflowModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
 }
 

@@ -41,6 +41,28 @@ pub(crate) async fn job(
     Ok(container.get(AUDIT).await?.record(event).await?)
 }
 
+/// Puts an order about a schedule on record, durably.
+pub(crate) async fn schedule(
+    container: &Container,
+    context: &Context,
+    action: &'static str,
+    name: &str,
+) -> Result<(), Error> {
+    let event = AuditEvent::new(action).context(context).target("schedule", name);
+    Ok(container.get(AUDIT).await?.record(event).await?)
+}
+
+/// Puts an order about a subscription on record, durably.
+pub(crate) async fn subscription(
+    container: &Container,
+    context: &Context,
+    action: &'static str,
+    name: &str,
+) -> Result<(), Error> {
+    let event = AuditEvent::new(action).context(context).target("subscription", name);
+    Ok(container.get(AUDIT).await?.record(event).await?)
+}
+
 /// Puts an order to a rollout on record, durably.
 pub(crate) async fn rollout(
     container: &Container,

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use runtime_apikey::ApiKeyConfig;
 use runtime_audit::AuditConfig;
 use runtime_client::ClientConfig;
+use runtime_cron::CronConfig;
 use runtime_db::DbConfig;
 use runtime_discovery::DiscoveryConfig;
+use runtime_events::EventsConfig;
 use runtime_health::HealthConfig;
 use runtime_http::HttpConfig;
 use runtime_jobs::JobsConfig;
@@ -21,6 +23,7 @@ use runtime_resilience::ResilienceConfig;
 use runtime_rollout::RolloutConfig;
 use runtime_telemetry::TelemetryConfig;
 use runtime_tenancy::TenancyConfig;
+use runtime_workflow::WorkflowConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Global;
@@ -74,9 +77,12 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<ApiKeyConfig>()
         .section::<AuditConfig>()
         .section::<ClientConfig>()
+        .section::<CronConfig>()
         .section::<DbConfig>()
         .section::<DiscoveryConfig>()
+        .section::<EventsConfig>()
         .section::<HealthConfig>()
+        .section::<WorkflowConfig>()
         .section::<HttpConfig>()
         .section::<JobsConfig>()
         .section::<LimitsConfig>()

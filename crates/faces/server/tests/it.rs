@@ -23,4 +23,5 @@ mod it {
     mod soak;
     mod split_modes;
     mod tenants;
+    mod work;
 }

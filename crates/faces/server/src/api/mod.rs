@@ -1,7 +1,8 @@
-//! The HTTP API: jobs, queues, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
+//! The HTTP API: jobs, queues, schedules, events, workflows, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
 
 mod breakers;
 mod chats;
+mod events;
 mod job_view;
 mod jobs;
 mod keys;
@@ -10,19 +11,25 @@ mod probes;
 mod queues;
 mod quotas;
 mod rollouts;
+mod schedules;
 mod schema;
+mod workflows;
 
 use runtime_kernel::app::{App, SetupError};
 
 pub(crate) use job_view::JobView;
 pub(crate) use keys::{Issued, KeyView, expiry};
 pub(crate) use rollouts::{RolloutView, SideName, Verb, meant};
+pub(crate) use schedules::{ScheduleView, view as schedule_view};
 
 /// Adds every route.
 pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {
     probes::routes(app);
     jobs::routes(app);
     queues::routes(app);
+    schedules::routes(app);
+    events::routes(app);
+    workflows::routes(app);
     keys::routes(app);
     limits::routes(app);
     quotas::routes(app);

@@ -155,7 +155,7 @@ async fn set(
 }
 
 /// A queue is every tenant's, so stopping it is not for one of them.
-fn operators_only(context: &Context) -> Result<(), Error> {
+pub(super) fn operators_only(context: &Context) -> Result<(), Error> {
     let everywhere = context.principal.as_ref().is_some_and(|principal| principal.reach == Reach::Everywhere);
     let refused =
         || Error::new(ErrorKind::Forbidden, "jobs.operators_only", "queues are shared by all tenants");

@@ -38,6 +38,8 @@ texts! {
         "pattern": "^([0-9]{1,5}(ms|s)|[0-9]{1,4}m|[0-9]{1,3}h|([0-8]?[0-9]|90)d)$",
         "examples": ["0s", "24h"]
     }
+    /// An object whose members the documentation of the crate describes.
+    Object { "type": "object" }
     /// A line of text.
     Line { "type": "string", "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]{0,200}$" }
     /// A line of text that is not empty.

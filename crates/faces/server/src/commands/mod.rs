@@ -7,6 +7,7 @@ mod keys;
 mod migrate;
 mod rollouts;
 mod routes;
+mod schedules;
 mod serve;
 
 use std::sync::Arc;
@@ -84,6 +85,7 @@ async fn dispatch(command: Command, config: Config, output: Output) -> Done {
         Command::Routes { stack } => routes::run(config, stack, output),
         Command::Keys { action } => keys::run(config, action, output).await,
         Command::Jobs { action } => jobs::run(config, action, output).await,
+        Command::Schedules { action } => schedules::run(config, action, output).await,
         Command::Rollouts { action } => rollouts::run(config, action, output).await,
         Command::Doctor => doctor::run(config, output).await,
         Command::Completions { .. } => Ok(0),

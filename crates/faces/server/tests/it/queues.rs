@@ -34,7 +34,7 @@ async fn a_tenants_key_pauses_nobody() {
     let refused = house
         .client()
         .post(house.url("/v1/queues/default/pause"))
-        .bearer_auth(issued["key"].as_str().unwrap())
+        .bearer_auth(issued["secret"].as_str().unwrap())
         .json(&json!({}))
         .send()
         .await
