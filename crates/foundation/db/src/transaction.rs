@@ -30,7 +30,10 @@ type OnCommit = Box<dyn FnOnce() + Send>;
 
 /// Where a lent transaction goes when it is dropped.
 #[derive(Clone, Default)]
-pub(crate) struct Home(Arc<Mutex<Option<(TxConn, Vec<OnCommit>)>>>);
+pub(crate) struct Home(Arc<Mutex<Option<Lent>>>);
+
+/// A transaction's connection, and whom to tell of its commit.
+type Lent = (TxConn, Vec<OnCommit>);
 
 impl Home {
     /// The transaction, once it has come back.

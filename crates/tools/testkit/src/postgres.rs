@@ -82,7 +82,9 @@ impl Server {
     /// As [`start`](Self::start); the folder cannot be written.
     pub async fn start_in(parent: &Path, settings: &[(&str, &str)]) -> Result<Self, TestkitError> {
         let parent = parent.to_path_buf();
-        let settings = settings.iter().map(|(key, value)| format!(" -c {key}={value}")).collect::<String>();
+        let settings: Vec<String> =
+            settings.iter().map(|(key, value)| format!(" -c {key}={value}")).collect();
+        let settings = settings.concat();
         blocking(move || {
             let folder = tempfile::Builder::new().prefix("runtime-postgres-").tempdir_in(parent)?.keep();
             let cluster = Cluster { settings, ..Cluster::create(&folder)? };

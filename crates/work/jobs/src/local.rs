@@ -63,7 +63,7 @@ struct Held {
 }
 
 /// How much is in hand.
-pub(crate) struct Running {
+pub(crate) struct InHand {
     pub(crate) queued: usize,
     pub(crate) running: usize,
     /// How many ended since this was last asked.
@@ -91,10 +91,10 @@ impl Local {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn running(&self) -> Running {
+    pub(crate) fn in_hand(&self) -> InHand {
         let mut state = self.lock();
         let ended = std::mem::take(&mut state.ended);
-        Running { queued: state.queue.len(), running: state.running.len(), ended }
+        InHand { queued: state.queue.len(), running: state.running.len(), ended }
     }
 
     /// Takes claimed jobs in and sees to it that there are runners for them.

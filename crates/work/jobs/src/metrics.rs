@@ -61,6 +61,10 @@ impl JobMetrics {
         let _ = (self, kind, verdict, took);
     }
 
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(clippy::unused_self, reason = "counts nothing without the feature")
+    )]
     pub(crate) fn stale(&self) {
         #[cfg(feature = "metrics")]
         if let Some(families) = &self.families {

@@ -46,6 +46,7 @@ impl Keyring {
         let failed = || JobsError::Invalid("the payload could not be sealed".to_owned());
         let cipher = self.keys.get(&self.first).ok_or_else(failed)?;
         let mut nonce = [0; 24];
+        #[expect(clippy::disallowed_methods, reason = "a nonce must never come again, whoever seeds what")]
         rand::rng().fill_bytes(&mut nonce);
         let message = Payload { msg: payload.as_bytes(), aad: &about.bytes() };
         let sealed = cipher.encrypt(&XNonce::from(nonce), message).map_err(|_| failed())?;

@@ -247,7 +247,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// Waits until another process [announces](Self::announce), or until that may have been missed. A store that cannot
     /// tell waits for ever.
     async fn announced(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     /// Extends the leases a worker knows it holds and that have not run out, and notes which kinds it handles. A lease
     /// whose answer was lost on its way is not among them, so it runs out and its jobs are rescued.

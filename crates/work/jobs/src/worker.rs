@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::JobsError;
 use crate::handler::Handlers;
-use crate::local::{Local, Running};
+use crate::local::{InHand, Local};
 use crate::metrics::JobMetrics;
 use crate::queue::Jobs;
 use crate::store::{ClaimRequest, Receipt, Retention, Verdict};
@@ -126,7 +126,7 @@ impl Worker {
         let mut in_vain = false;
         tokio::pin!(stop);
         loop {
-            let Running { queued, running, ended } = self.local.running();
+            let InHand { queued, running, ended } = self.local.in_hand();
             let room = (concurrency + ahead).saturating_sub(queued + running);
             let mut wait = None;
             if look && room > 0 && queued <= ahead / 2 {

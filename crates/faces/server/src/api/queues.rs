@@ -229,7 +229,7 @@ async fn next(mut watching: Watching) -> Option<(String, Watching)> {
             }
         }
         watching.quiet += 1;
-        if watching.quiet % QUIET_LOOKS == 0 {
+        if watching.quiet.is_multiple_of(QUIET_LOOKS) {
             return Some((": still there\n\n".to_owned(), watching));
         }
         SystemClock.sleep(LOOK).await;

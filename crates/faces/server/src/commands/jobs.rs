@@ -1,6 +1,6 @@
 //! `runtime jobs …`
 
-use runtime_jobs::store::Filter;
+use runtime_jobs::store::{Filter, Stats};
 use runtime_jobs::{JOBS, JobId, JobState, NewJob};
 use runtime_kernel::Error;
 use runtime_kernel::config::Config;
@@ -99,32 +99,33 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
                 table(&["queue", "kind"], &paused.iter().map(row).collect::<Vec<_>>())
             });
         }
-        JobsAction::Stats => {
-            let stats = jobs.stats().await.map_err(Error::from)?;
-            output.print(&stats, |stats| {
-                let rows: Vec<Vec<String>> = stats
-                    .depths
-                    .iter()
-                    .flat_map(|d| {
-                        d.states.iter().map(|(state, n)| {
-                            vec![d.queue.clone(), d.kind.clone(), state.clone(), n.to_string()]
-                        })
-                    })
-                    .chain(
-                        stats
-                            .finished
-                            .iter()
-                            .map(|(state, n)| vec!["-".into(), "-".into(), state.clone(), n.to_string()]),
-                    )
-                    .collect();
-                let unhandled = if stats.unhandled.is_empty() {
-                    String::new()
-                } else {
-                    format!("\nno live worker handles: {}", stats.unhandled.join(", "))
-                };
-                table(&["queue", "kind", "state", "jobs"], &rows) + &unhandled
-            });
-        }
+        JobsAction::Stats => print_stats(&jobs.stats().await.map_err(Error::from)?, output),
     }
     Ok(())
+}
+
+fn print_stats(stats: &Stats, output: Output) {
+    output.print(stats, |stats| {
+        let rows: Vec<Vec<String>> = stats
+            .depths
+            .iter()
+            .flat_map(|d| {
+                d.states
+                    .iter()
+                    .map(|(state, n)| vec![d.queue.clone(), d.kind.clone(), state.clone(), n.to_string()])
+            })
+            .chain(
+                stats
+                    .finished
+                    .iter()
+                    .map(|(state, n)| vec!["-".into(), "-".into(), state.clone(), n.to_string()]),
+            )
+            .collect();
+        let unhandled = if stats.unhandled.is_empty() {
+            String::new()
+        } else {
+            format!("\nno live worker handles: {}", stats.unhandled.join(", "))
+        };
+        table(&["queue", "kind", "state", "jobs"], &rows) + &unhandled
+    });
 }

@@ -4,7 +4,7 @@ use runtime_cron::{CronExpression, SCHEDULES, Zone};
 use runtime_kernel::config::Config;
 use runtime_kernel::container::Container;
 use runtime_kernel::{Clock, Error, SystemClock};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Done, Failure, container, operator};
 use crate::api::{ScheduleView, schedule_view};
@@ -40,7 +40,8 @@ async fn act(container: &Container, action: SchedulesAction, output: Output) -> 
             let found: Vec<_> = found.iter().map(ScheduleView::of).collect();
             output.print(&found, |found| {
                 let row = |view: &ScheduleView| {
-                    let when = view.schedule["when"].as_str().unwrap_or_default().to_owned();
+                    let when =
+                        view.schedule.get("when").and_then(Value::as_str).unwrap_or_default().to_owned();
                     let next = if view.paused { "paused".to_owned() } else { view.next.join("") };
                     vec![view.name.clone(), when, next]
                 };

@@ -204,7 +204,7 @@ impl SqlStore {
                 jobs.push(row.job(end.state, Some(&end))?);
             }
         }
-        jobs.sort_unstable_by(|a, b| b.id.cmp(&a.id));
+        jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         // A job that moved while the tables were read may be in two of them.
         jobs.dedup_by_key(|job| job.id);
         jobs.truncate(usize::try_from(filter.limit).unwrap_or(usize::MAX));

@@ -207,7 +207,7 @@ impl JobStore for SqlStore {
         if self.db.dialect() == Dialect::Postgres {
             return self.bell.hear(&self.db).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn heartbeat(

@@ -153,7 +153,7 @@ impl SqlStore {
             Verdict::Completed(_) => changes.finish(lease, row, now, JobState::Completed, result),
             Verdict::Dead(_) => changes.finish(lease, row, now, JobState::Dead, None),
             Verdict::Retry(delay, _) if !stop => {
-                self.again(changes, row, now.saturating_add(micros(*delay)), 0)
+                self.again(changes, row, now.saturating_add(micros(*delay)), 0);
             }
             Verdict::Released(delay) if !stop => {
                 self.again(changes, row, now.saturating_add(micros(*delay)), 1);

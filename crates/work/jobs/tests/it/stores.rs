@@ -159,11 +159,11 @@ mod sql {
         // Two handles that share nothing stand for two processes; neither polls within the test's time.
         let mut config = JobsConfig::default();
         config.poll_interval = Duration::from_hours(1);
-        let mut handles = Vec::new();
+        let mut processes = Vec::new();
         for _ in 0..2 {
             let db = open(database.url(), SystemClock::shared()).await;
             let store = SqlStore::new(db.clone());
-            handles.push((Jobs::new(store.clone(), config.clone(), SystemClock::shared()), store, db));
+            processes.push((Jobs::new(store.clone(), config.clone(), SystemClock::shared()), store, db));
         }
         let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let handlers = Handlers::new().handle_value("a", move |_, payload| {
@@ -173,10 +173,10 @@ mod sql {
                 Ok(payload)
             }
         });
-        let worker = Worker::new(handles[0].0.clone(), handlers).unwrap();
+        let worker = Worker::new(processes[0].0.clone(), handlers).unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let running = tokio::spawn(async move { worker.run(async { drop(stopped.await) }).await });
-        let (jobs, store, db) = &handles[1];
+        let (jobs, store, db) = &processes[1];
         let context = Context::new(Source::Internal, &SystemClock);
         // Until the worker listens, what it is told is not heard; after that, each is.
         for n in 0..50 {
