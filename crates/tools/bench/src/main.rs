@@ -9,7 +9,9 @@
 )]
 
 mod breaker;
+mod bus;
 mod container;
+mod cron;
 mod http;
 mod jobs;
 mod limiter;
@@ -21,9 +23,11 @@ mod serve;
 mod shared;
 
 type Area = (&'static str, fn() -> Vec<report::Row>);
-const AREAS: [Area; 8] = [
+const AREAS: [Area; 10] = [
     ("breaker", breaker::rows),
+    ("bus", bus::rows),
     ("container", container::rows),
+    ("cron", cron::rows),
     ("http", http::rows),
     ("jobs", jobs::rows),
     ("limiter", limiter::rows),
