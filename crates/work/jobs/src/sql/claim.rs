@@ -153,7 +153,7 @@ impl SqlStore {
              SELECT moved.lane, min(moved.rank) FROM index_only LEFT JOIN moved ON true GROUP BY 1"
         );
         let arrived = on_connection!(tx, conn => {
-            let rows = sqlx::query(AssertSqlSafe(sql.clone())).bind(None::<i64>).fetch_all(&mut *conn).await?;
+            let rows = sqlx::query(AssertSqlSafe(sql.clone())).bind(self.local_now()).fetch_all(&mut *conn).await?;
             let read = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
             read.collect::<Result<Vec<(Option<i64>, Option<i64>)>, sqlx::Error>>()?
         })?;

@@ -53,11 +53,14 @@ pub struct SqlStore {
     leases: Arc<Mutex<HashMap<i64, Arc<Lease>>>>,
     #[cfg(feature = "postgres")]
     bell: Arc<bell::Bell>,
+    /// Whether this process's clock is taken for the database's.
+    local: bool,
 }
 
 impl SqlStore {
     /// Jobs in this database. Its tables come with [`migrations`](crate::migrations).
     pub fn new(db: Database) -> Self {
+        let db_is_local = db.dialect() == Dialect::Sqlite;
         Self {
             db,
             ageing: AGEING,
@@ -65,6 +68,7 @@ impl SqlStore {
             leases: Arc::default(),
             #[cfg(feature = "postgres")]
             bell: Arc::default(),
+            local: db_is_local,
         }
     }
 
@@ -76,13 +80,21 @@ impl SqlStore {
         self
     }
 
+    /// Takes this process's clock for the database's on Postgres too: for tests, which move it.
+    #[cfg(feature = "testkit")]
+    #[must_use]
+    pub fn on_this_clock(mut self) -> Self {
+        self.local = true;
+        self
+    }
+
     fn context(&self) -> Context {
         Context::new(Source::Internal, &**self.db.clock())
     }
 
     /// This process's time, where it is the database's.
     fn local_now(&self) -> Option<i64> {
-        (self.db.dialect() == Dialect::Sqlite).then(|| self.db.clock().utc().as_microsecond())
+        self.local.then(|| self.db.clock().utc().as_microsecond())
     }
 
     async fn now(&self, tx: &mut Tx) -> Result<i64, JobsError> {

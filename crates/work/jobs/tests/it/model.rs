@@ -1,4 +1,4 @@
-//! Any history of calls means the same to every store: memory is the model, SQLite is held to it.
+//! Any history of calls means the same to every store: memory is the model, SQLite and Postgres are held to it.
 #![cfg(feature = "sqlite")]
 
 use std::collections::BTreeMap;
@@ -118,14 +118,21 @@ fn origin(clock: &ManualClock, tenant: bool) -> Origin {
 }
 
 impl Both {
-    async fn new() -> Self {
-        let clock = ManualClock::new();
-        let config = DbConfig::at("sqlite::memory:");
-        let db = Database::connect(&config, Arc::new(clock.clone())).await.unwrap();
-        let migrator = Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap();
-        migrator.run().await.unwrap();
+    fn new(db: Database, clock: ManualClock) -> Self {
         let model = MemoryStore::new(Arc::new(clock.clone()));
-        Self { clock, model, store: SqlStore::new(db), inserts: Vec::new(), claims: Vec::new() }
+        let store = SqlStore::new(db).on_this_clock();
+        Self { clock, model, store, inserts: Vec::new(), claims: Vec::new() }
+    }
+
+    async fn run(mut self, calls: Vec<Call>) -> Result<(), TestCaseError> {
+        for (n, call) in calls.into_iter().enumerate() {
+            self.make(call).await?;
+            // Every answer is compared; everything that can be seen, only now and then, for it is much.
+            if n % 10 == 9 {
+                self.compare().await?;
+            }
+        }
+        self.compare().await
     }
 
     fn picked(&self, index: Index) -> Option<JobId> {
@@ -234,23 +241,45 @@ impl Both {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+async fn open(url: &str, clock: &ManualClock) -> Database {
+    let db = Database::connect(&DbConfig::at(url), Arc::new(clock.clone())).await.unwrap();
+    let migrator = Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap();
+    migrator.run().await.unwrap();
+    db
+}
 
-    #[test]
-    fn every_history_means_the_same_to_memory_and_sqlite(calls in prop::collection::vec(call(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+fn histories(cases: u32, run: impl Fn(Vec<Call>) -> Result<(), TestCaseError>) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    runner.run(&prop::collection::vec(call(), 1..60), run).unwrap();
+}
+
+#[test]
+fn every_history_means_the_same_to_memory_and_sqlite() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    histories(96, |calls| {
         runtime.block_on(async {
-            let mut both = Both::new().await;
-            for (n, call) in calls.into_iter().enumerate() {
-                both.make(call).await?;
-                // Every answer is compared; everything that can be seen, only now and then, for it is much.
-                if n % 10 == 9 {
-                    both.compare().await?;
-                }
-            }
-            both.compare().await?;
-            Ok::<_, TestCaseError>(())
-        })?;
-    }
+            let clock = ManualClock::new();
+            Both::new(open("sqlite::memory:", &clock).await, clock).run(calls).await
+        })
+    });
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn every_history_means_the_same_to_memory_and_postgres() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (clock, database) =
+        (ManualClock::new(), runtime.block_on(runtime_testkit::postgres::database()).unwrap());
+    let db = runtime.block_on(open(database.url(), &clock));
+    histories(32, |calls| {
+        runtime.block_on(async {
+            let tables = "ready, later, keyed, slots, pauses, leases, progress, cancels, finished, attempts, unique, workers";
+            let tables = tables.split(", ").map(|table| format!("runtime_jobs_{table}")).collect::<Vec<_>>().join(", ");
+            let empty = format!("TRUNCATE {tables} RESTART IDENTITY");
+            let pool = db.postgres().unwrap();
+            runtime_db::sqlx::query(runtime_db::sqlx::AssertSqlSafe(empty)).execute(pool).await.unwrap();
+            Both::new(db.clone(), clock.clone()).run(calls).await
+        })
+    });
 }
