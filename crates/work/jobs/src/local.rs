@@ -41,7 +41,8 @@ pub(crate) struct Local {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Claimed>,
-    running: HashMap<JobId, Held>,
+    /// By job and lease: an attempt that has lost its lease may go on while the next one runs in the same process.
+    running: HashMap<(JobId, u64), CancellationToken>,
     runners: usize,
     /// Ended since last asked.
     ended: usize,
@@ -54,12 +55,6 @@ struct State {
     /// How far the queue may run down before more is fetched.
     low: usize,
     given_up: bool,
-}
-
-/// A job that runs.
-struct Held {
-    fence: u64,
-    cancelled: CancellationToken,
 }
 
 /// How much is in hand.
@@ -132,7 +127,7 @@ impl Local {
             if state.asked.contains(&job.id) {
                 cancelled.cancel();
             }
-            state.running.insert(job.id, Held { fence: job.fence, cancelled: cancelled.clone() });
+            state.running.insert((job.id, job.fence), cancelled.clone());
             return Some((job, cancelled));
         }
         state.runners -= 1;
@@ -142,7 +137,7 @@ impl Local {
     fn end(&self, id: JobId, fence: u64, verdict: Verdict) {
         {
             let mut state = self.lock();
-            state.running.remove(&id);
+            state.running.remove(&(id, fence));
             state.ended += 1;
         }
         self.add_reports([Report { id, fence, verdict }]);
@@ -151,7 +146,7 @@ impl Local {
     /// A job whose handler completed it: nothing is left to report.
     fn ended_by_itself(&self, job: &Claimed) {
         let mut state = self.lock();
-        state.running.remove(&job.id);
+        state.running.remove(&(job.id, job.fence));
         state.ended += 1;
         state.asked.remove(&job.id);
         state.leave_lease(job.fence);
@@ -244,13 +239,13 @@ impl Local {
         let state = &mut *state;
         for id in &pulse.cancel {
             // One that has been reported meanwhile may be claimed again some day.
-            if state.running.contains_key(id) || state.queue.iter().any(|job| job.id == *id) {
+            if state.running.keys().any(|(running, _)| running == id) || state.queue.iter().any(|job| job.id == *id) {
                 state.asked.insert(*id);
             }
         }
-        for (id, held) in &state.running {
-            if state.lost.contains(&held.fence) || state.asked.contains(id) {
-                held.cancelled.cancel();
+        for ((id, fence), cancelled) in &state.running {
+            if state.lost.contains(fence) || state.asked.contains(id) {
+                cancelled.cancel();
             }
         }
     }
@@ -262,15 +257,15 @@ impl Local {
     }
 
     pub(crate) fn stop_all(&self) {
-        for held in self.lock().running.values() {
-            held.cancelled.cancel();
+        for cancelled in self.lock().running.values() {
+            cancelled.cancel();
         }
     }
 
     /// Reports jobs that were cut as given back.
     pub(crate) fn give_back_running(&self) {
         let running = std::mem::take(&mut self.lock().running);
-        self.add_reports(running.into_iter().map(|(id, held)| given_back(id, held.fence)));
+        self.add_reports(running.into_keys().map(|(id, fence)| given_back(id, fence)));
     }
 }
 
@@ -318,7 +313,9 @@ async fn one(
     rng: &mut SharedRng,
 ) -> Option<Verdict> {
     if cancelled.is_cancelled() {
-        return Some(Verdict::Cancelled);
+        // A drain, or a lost lease, stops a job before it has begun; only who asked has it cancelled.
+        let asked = local.lock().asked.contains(&job.id);
+        return Some(if asked { Verdict::Cancelled } else { Verdict::Released(Duration::ZERO) });
     }
     let Some(handler) = local.handlers.get(&job.kind) else {
         // Claimed for a kind this worker does not handle: not its to judge.
@@ -346,4 +343,43 @@ async fn one(
     };
     local.metrics.ended(&job.kind, &verdict, clock.now().saturating_duration_since(began));
     (!settled).then_some(verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime_kernel::SystemClock;
+    use runtime_resilience::RetryConfig;
+
+    use super::*;
+    use crate::{JobsConfig, MemoryStore};
+
+    #[tokio::test]
+    async fn a_job_stopped_before_it_begins_is_given_back_unless_somebody_asked() {
+        let jobs = Jobs::new(
+            MemoryStore::new(SystemClock::shared()),
+            JobsConfig::default(),
+            SystemClock::shared(),
+        );
+        let handlers = Handlers::new().handle_value("a", |_, payload| async { Ok(payload) });
+        let policy = RetryPolicy::new(RetryConfig::default()).unwrap();
+        let mut rng = SharedRng::from_os();
+        let local = Local::new(handlers, jobs, policy, rng.clone());
+        let mut job = Claimed {
+            id: JobId::new(&SystemClock),
+            fence: 1,
+            kind: "a".to_owned(),
+            queue: "default".to_owned(),
+            payload: "null".to_owned(),
+            context: "{}".to_owned(),
+            attempt: 1,
+            max_attempts: 1,
+            timeout: None,
+        };
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        let verdict = one(&local, &mut job, stopped.clone(), &mut rng).await;
+        assert_eq!(verdict, Some(Verdict::Released(Duration::ZERO)));
+        local.lock().asked.insert(job.id);
+        assert_eq!(one(&local, &mut job, stopped, &mut rng).await, Some(Verdict::Cancelled));
+    }
 }

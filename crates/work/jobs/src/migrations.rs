@@ -185,6 +185,7 @@ CREATE TABLE runtime_jobs_ready (
   turn INT NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX runtime_jobs_ready_due ON runtime_jobs_ready (lane, rank, id);
+CREATE INDEX runtime_jobs_ready_key ON runtime_jobs_ready (lane, limit_key, rank, id) WHERE limit_key IS NOT NULL;
 CREATE TABLE runtime_jobs_later (LIKE runtime_jobs_ready INCLUDING DEFAULTS);
 ALTER TABLE runtime_jobs_later ADD PRIMARY KEY (id);
 CREATE INDEX runtime_jobs_later_due ON runtime_jobs_later (run_at, id);

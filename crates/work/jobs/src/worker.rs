@@ -168,7 +168,8 @@ impl Worker {
                 () = &mut stop => break,
                 // A runner went home, so there is room.
                 Some(_) = runners.join_next() => {}
-                () = self.local.room.notified() => {}
+                // What has ended may have let in who waited for its key.
+                () = self.local.room.notified() => in_vain = false,
                 () = self.jobs.wake.notified() => look = true,
                 () = idle => in_vain = false,
             }
@@ -234,6 +235,8 @@ async fn report(jobs: Jobs, local: Arc<Local>, last: CancellationToken) {
                 local.forget(&batch);
                 if again {
                     jobs.wake.notify_one();
+                } else {
+                    local.room.notify_one();
                 }
             }
             Err(error) => {

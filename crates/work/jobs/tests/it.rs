@@ -9,6 +9,8 @@
 
 mod it {
     mod model;
+    mod races;
     mod stores;
     mod worker;
+    mod zombies;
 }

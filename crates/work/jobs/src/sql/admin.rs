@@ -54,7 +54,9 @@ impl SqlStore {
                 }
             }
             for standing in lease::all(tx, Some(uuid)).await? {
-                if let Some(place) = standing.lease.place(uuid).filter(|place| !standing.ended.has(*place)) {
+                if let Some(place) = standing.lease.place(uuid).filter(|place| !standing.ended.has(*place))
+                    && (lock.is_empty() || lease::lock(tx, standing.lease.id, place).await?)
+                {
                     return Ok(Some(Found::Running(Box::new(standing), place)));
                 }
             }
@@ -128,7 +130,11 @@ impl SqlStore {
                         Table::Keyed => Left { parked: 1, ..Left::default() },
                         _ => Left { promoted: i64::from(row.turn), ..Left::default() },
                     };
-                    self.leave(tx, &BTreeMap::from([((row.lane(), key.clone()), left)])).await?;
+                    let left = BTreeMap::from([((row.lane(), key.clone()), left)]);
+                    match table {
+                        Table::Ready => self.leave_ready(tx, &left).await?,
+                        _ => self.leave(tx, &left).await?,
+                    }
                 }
                 let state = JobState::Cancelled;
                 let end = End { state, at: now, started: None, worker: None, result: None };

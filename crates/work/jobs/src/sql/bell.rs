@@ -63,6 +63,8 @@ impl Bell {
         let mut slot = self.listener.lock().await;
         let heard = match slot.as_mut() {
             None => match db.postgres() {
+                // The listener keeps a connection of the pool; one that is needed for everything else is not its to keep.
+                Some(pool) if pool.options().get_max_connections() < 2 => std::future::pending().await,
                 Some(pool) => subscribe(pool).await.map(|listener| *slot = Some(listener)),
                 None => std::future::pending().await,
             },

@@ -47,8 +47,12 @@ impl SqlStore {
                 return Ok(Pulse::default());
             }
             let now = clock(tx.dialect(), "$1");
+            // Locked in the order reports lock them: an update alone takes them as they lie.
+            let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
             let sql = format!(
-                "UPDATE runtime_jobs_leases SET until = {now} + $2 WHERE id IN ({listed}) AND until >= {now} RETURNING id, ended"
+                "WITH held AS (SELECT id FROM runtime_jobs_leases WHERE id IN ({listed}) ORDER BY id {lock})
+                 UPDATE runtime_jobs_leases SET until = {now} + $2 WHERE id IN (SELECT id FROM held) AND until >= {now}
+                 RETURNING id, ended"
             );
             let extended = on_connection!(tx, conn => {
                 let rows = sqlx::query(AssertSqlSafe(sql.clone()))
@@ -74,6 +78,13 @@ impl SqlStore {
                     pulse.cancel.push(JobId::from(id));
                 }
             }
+            let mut kept = self.kept();
+            for lost in held.iter().map(|held| number(i64::try_from(*held).unwrap_or(-1))) {
+                if !extended.contains_key(&lost) {
+                    kept.remove(&lost);
+                }
+            }
+            drop(kept);
             pulse.held = extended.into_keys().map(number).collect();
             Ok::<_, JobsError>(pulse)
         };

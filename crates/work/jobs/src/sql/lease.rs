@@ -129,3 +129,11 @@ pub(super) async fn all(tx: &mut Tx, only: Option<Uuid>) -> Result<Vec<Standing>
         Ok(found)
     })?
 }
+
+/// Locks a lease for as long as the transaction lasts; whether the job at this place still runs under it.
+pub(super) async fn lock(tx: &mut Tx, id: i64, place: usize) -> Result<bool, JobsError> {
+    let sql = "SELECT ended FROM runtime_jobs_leases WHERE id = $1 FOR UPDATE";
+    let ended: Option<Vec<u8>> =
+        on_connection!(tx, conn => sqlx::query_scalar(sql).bind(id).fetch_optional(&mut *conn).await?)?;
+    Ok(ended.is_some_and(|ended| !Ended(ended).has(place)))
+}

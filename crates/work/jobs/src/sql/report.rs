@@ -47,8 +47,14 @@ impl SqlStore {
         let fences: Vec<i64> = reports.iter().map(|report| fence_of(report.fence)).collect();
         let mut standing = self.lock_leases(tx, &fences).await?;
         let mut leases: BTreeMap<i64, Arc<Lease>> = BTreeMap::new();
-        for id in standing.keys() {
-            if let Some(lease) = self.lease(tx, *id).await? {
+        for (id, held) in &standing {
+            let mut lease = self.lease(tx, *id).await?;
+            // A server restored to an earlier day gives numbers again: what is kept under one may be another lease's.
+            if lease.as_ref().is_some_and(|lease| lease.claimed_at != held.claimed_at) {
+                self.kept().remove(id);
+                lease = self.lease(tx, *id).await?;
+            }
+            if let Some(lease) = lease {
                 leases.insert(*id, lease);
             }
         }
@@ -77,7 +83,7 @@ impl SqlStore {
             receipts.push(Receipt::Accepted);
         }
         changes.write(self, tx).await?;
-        let mut over = Vec::new();
+        let mut over: Vec<i64> = fences.into_iter().filter(|fence| !standing.contains_key(fence)).collect();
         for (id, held) in standing.iter().filter(|(_, held)| held.touched) {
             let size = leases.get(id).map_or(0, |lease| lease.rows.len());
             if held.ended.count() >= size {
@@ -108,7 +114,7 @@ impl SqlStore {
             "(SELECT value FROM json_each('[' || $2 || ']'))".to_owned()
         };
         let sql = format!(
-            "SELECT id, until, ended, {now} FROM runtime_jobs_leases WHERE id IN {listed} ORDER BY id {lock}"
+            "SELECT id, until, ended, {now}, claimed_at FROM runtime_jobs_leases WHERE id IN {listed} ORDER BY id {lock}"
         );
         let listed = distinct.join(",");
         on_connection!(tx, conn => {
@@ -120,7 +126,7 @@ impl SqlStore {
             let mut held = BTreeMap::new();
             for row in rows {
                 let (until, ended, now) = (row.try_get(1)?, Ended(row.try_get(2)?), row.try_get(3)?);
-                held.insert(row.try_get(0)?, Held { until, ended, now, touched: false });
+                held.insert(row.try_get(0)?, Held { until, ended, now, claimed_at: row.try_get(4)?, touched: false });
             }
             Ok(held)
         })?
@@ -239,6 +245,7 @@ pub(super) struct Held {
     pub(super) until: i64,
     pub(super) ended: Ended,
     pub(super) now: i64,
+    claimed_at: i64,
     touched: bool,
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
 use runtime_db::{Dialect, Tx, on_connection};
+use runtime_kernel::Uuid;
 
 use super::row::{COLUMNS, Row, json, waiting_of};
 use super::write::{Table, write_waiting};
@@ -90,6 +91,8 @@ pub(super) struct Left {
 struct Locked {
     now: i64,
     slots: BTreeMap<Key, (Slot, Slot)>,
+    /// Keys whose next job is in `ready` already: who ends there promotes the others.
+    waits: HashSet<Key>,
 }
 
 impl SqlStore {
@@ -123,6 +126,7 @@ impl SqlStore {
                 slot.promoted -= 1;
             }
         }
+        let ahead = self.ahead(tx, &locked).await?;
         let (mut admitted, mut parked) = (Vec::with_capacity(rows.len()), Vec::new());
         let mut blocked = HashSet::new();
         let now = locked.now;
@@ -131,9 +135,14 @@ impl SqlStore {
                 admitted.push(row);
                 continue;
             };
-            let key = (row.lane(), row.limit_key.clone());
+            let key = (row.lane(), row.limit_key.clone().unwrap_or_default());
+            let overtakes = ahead.get(&key).is_some_and(|first| *first < (row.rank, row.id));
             // Whoever is held back holds back what comes after it, whether promoted or not.
-            let behind = blocked.contains(&key) || (!row.turn && slot.parked > 0);
+            let behind = overtakes || blocked.contains(&key) || (!row.turn && slot.parked > 0);
+            if overtakes {
+                locked.waits.insert(key.clone());
+            }
+            let Some((slot, _)) = locked.slots.get_mut(&key) else { continue };
             if behind || slot.is_full() || slot.is_early(now) {
                 slot.parked += 1;
                 blocked.insert(key);
@@ -149,12 +158,51 @@ impl SqlStore {
         Ok((admitted, promoted || !parked.is_empty()))
     }
 
+    /// The first of each key in `ready` that this claim has not taken, where one might begin: a claim that runs at the
+    /// same time has it, or it was committed late. Asked with the slots under lock, so that whoever has taken it has
+    /// either been through here or comes after.
+    async fn ahead(&self, tx: &mut Tx, locked: &Locked) -> Result<BTreeMap<Key, (i64, Uuid)>, JobsError> {
+        let open = locked.slots.iter().filter(|(_, (slot, _))| !slot.is_full() && !slot.is_early(locked.now));
+        let open: Vec<&Key> = open.map(|(key, _)| key).collect();
+        // SQLite has one writer, and so no other claim.
+        if open.is_empty() || tx.dialect() == Dialect::Sqlite {
+            return Ok(BTreeMap::new());
+        }
+        let sql = "SELECT k.lane, k.limit_key, r.rank, r.id FROM (
+                SELECT (value ->> 0)::bigint AS lane, value ->> 1 AS limit_key FROM jsonb_array_elements($1::text::jsonb)
+            ) AS k CROSS JOIN LATERAL (
+                SELECT j.rank, j.id FROM runtime_jobs_ready j WHERE j.lane = k.lane AND j.limit_key = k.limit_key
+                ORDER BY j.lane, j.limit_key, j.rank, j.id LIMIT 1
+            ) AS r";
+        let listed = json(&open)?;
+        on_connection!(tx, conn => {
+            let rows = sqlx::query(sql).bind(&listed).fetch_all(&mut *conn).await?;
+            let read = rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), (row.try_get(2)?, row.try_get(3)?))));
+            Ok(read.collect::<Result<BTreeMap<_, _>, sqlx::Error>>()?)
+        })?
+    }
+
     /// Takes note of jobs that left their slots, and promotes whoever is next.
     pub(super) async fn leave(&self, tx: &mut Tx, left: &BTreeMap<Key, Left>) -> Result<(), JobsError> {
+        self.leave_slots(tx, left, false).await
+    }
+
+    /// The same for a job that goes from `ready` without having been claimed. Its slot is made, and so locked, because a
+    /// claim that still sees the job lets others wait for it.
+    pub(super) async fn leave_ready(&self, tx: &mut Tx, left: &BTreeMap<Key, Left>) -> Result<(), JobsError> {
+        self.leave_slots(tx, left, true).await
+    }
+
+    async fn leave_slots(
+        &self,
+        tx: &mut Tx,
+        left: &BTreeMap<Key, Left>,
+        make: bool,
+    ) -> Result<(), JobsError> {
         if left.is_empty() {
             return Ok(());
         }
-        let mut locked = self.lock_slots(tx, left.keys().cloned().collect(), false).await?;
+        let mut locked = self.lock_slots(tx, left.keys().cloned().collect(), make).await?;
         for (key, left) in left {
             if let Some((slot, _)) = locked.slots.get_mut(key) {
                 slot.running = (slot.running - left.running).max(0);
@@ -162,7 +210,15 @@ impl SqlStore {
                 slot.parked = (slot.parked - left.parked).max(0);
             }
         }
+        #[cfg(feature = "postgres")]
+        let promoted = self.promote(tx, &mut locked).await?;
+        #[cfg(not(feature = "postgres"))]
         self.promote(tx, &mut locked).await?;
+        #[cfg(feature = "postgres")]
+        if promoted && tx.dialect() == Dialect::Postgres {
+            let (bell, db) = (std::sync::Arc::clone(&self.bell), self.db.clone());
+            tx.on_commit(move || bell.ring(&db));
+        }
         save(tx, &locked).await
     }
 
@@ -183,7 +239,11 @@ impl SqlStore {
 
     async fn promote(&self, tx: &mut Tx, locked: &mut Locked) -> Result<bool, JobsError> {
         let mut up = Vec::new();
-        for ((lane, key), (slot, _)) in &mut locked.slots {
+        for (place, (slot, _)) in &mut locked.slots {
+            if locked.waits.contains(place) {
+                continue;
+            }
+            let (lane, key) = place;
             let count = slot.next_up(locked.now);
             if count == 0 {
                 continue;
@@ -223,7 +283,18 @@ impl SqlStore {
 
     /// Locks slots in one order; makes those that do not exist, if asked to.
     async fn lock_slots(&self, tx: &mut Tx, keys: Vec<Key>, make: bool) -> Result<Locked, JobsError> {
-        let listed = json(&keys)?;
+        for _ in 0..10 {
+            let locked = self.try_lock_slots(tx, &keys, make).await?;
+            // One that was there may be forgotten before it is locked: a job let in without it would not be counted.
+            if !make || locked.slots.len() == keys.len() {
+                return Ok(locked);
+            }
+        }
+        Err(JobsError::Corrupt("a slot is forgotten whenever it is made".to_owned()))
+    }
+
+    async fn try_lock_slots(&self, tx: &mut Tx, keys: &[Key], make: bool) -> Result<Locked, JobsError> {
+        let listed = json(keys)?;
         let (keys, lock) = match tx.dialect() {
             Dialect::Sqlite => {
                 ("SELECT value ->> 0 AS lane, value ->> 1 AS limit_key FROM json_each($1)", "")
@@ -270,7 +341,7 @@ impl SqlStore {
             }
             read
         })?;
-        let mut locked = Locked { now: 0, slots: BTreeMap::new() };
+        let mut locked = Locked { now: 0, slots: BTreeMap::new(), waits: HashSet::new() };
         for (key, slot, now) in rows {
             locked.now = now;
             locked.slots.insert(key, (slot.clone(), slot));

@@ -1,0 +1,6 @@
+//! One binary for all tests.
+
+mod it {
+    mod histories;
+    mod soak;
+}

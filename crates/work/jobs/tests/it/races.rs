@@ -1,0 +1,201 @@
+//! Races between claims, reports, cancels and housekeeping on a real Postgres, each held at its worst moment by a lock.
+#![cfg(feature = "postgres")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime_db::{Database, DbConfig, sqlx};
+use runtime_jobs::store::{ClaimRequest, Claimed, JobStore, Receipt, Report, Verdict};
+use runtime_jobs::{
+    Handlers, JobId, JobState, Jobs, JobsConfig, JobsError, NewJob, SqlStore, Worker, migrations,
+};
+use runtime_kernel::{Context, Source, SystemClock};
+use runtime_migrate::{MigrateOptions, Migrator};
+use runtime_testkit::postgres::TestDatabase;
+use serde_json::json;
+
+struct House {
+    db: Database,
+    store: SqlStore,
+    jobs: Jobs,
+    _database: TestDatabase,
+}
+
+impl House {
+    async fn with_connections(most: u32) -> Self {
+        let database = runtime_testkit::postgres::database().await.unwrap();
+        let mut config = DbConfig::at(database.url());
+        config.max_connections = most;
+        let db = Database::connect(&config, SystemClock::shared()).await.unwrap();
+        let migrator = Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap();
+        migrator.run().await.unwrap();
+        let store = SqlStore::new(db.clone());
+        let jobs = Jobs::new(store.clone(), JobsConfig::default(), SystemClock::shared());
+        Self { db, store, jobs, _database: database }
+    }
+
+    async fn new() -> Self {
+        Self::with_connections(10).await
+    }
+
+    fn context() -> Context {
+        Context::new(Source::Internal, &SystemClock)
+    }
+
+    async fn enqueue(&self) -> JobId {
+        let job = NewJob::new("a", json!(null)).key("k");
+        self.jobs.enqueue(&Self::context(), job).await.unwrap().id
+    }
+
+    async fn begin(&self) -> sqlx::Transaction<'static, sqlx::Postgres> {
+        self.db.postgres().unwrap().begin().await.unwrap()
+    }
+
+    async fn claim(&self) -> Vec<Claimed> {
+        claim(&self.store).await
+    }
+
+    async fn complete(&self, job: &Claimed) {
+        let report = Report { id: job.id, fence: job.fence, verdict: Verdict::Completed(json!(null)) };
+        assert_eq!(self.store.report(vec![report]).await.unwrap(), [Receipt::Accepted]);
+    }
+
+    async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(self.db.postgres().unwrap()).await.unwrap()
+    }
+
+    /// Waits until so many statements of this database wait for a lock.
+    async fn blocked(&self, count: i64) {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        runtime_testkit::until("a statement that waits for a lock", async || self.count(sql).await >= count)
+            .await
+            .unwrap();
+    }
+}
+
+async fn claim(store: &SqlStore) -> Vec<Claimed> {
+    let request = ClaimRequest {
+        worker: "w".to_owned(),
+        queues: vec!["default".to_owned()],
+        kinds: vec!["a".to_owned()],
+        max: 10,
+        lease: Duration::from_secs(30),
+        limits: BTreeMap::new(),
+    };
+    store.claim(&request).await.unwrap()
+}
+
+fn ids(claimed: &[Claimed]) -> Vec<JobId> {
+    claimed.iter().map(|job| job.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_does_not_overtake_one_of_its_key_that_another_claim_is_taking() {
+    let house = House::new().await;
+    let (first, second) = (house.enqueue().await, house.enqueue().await);
+    let mut other = house.begin().await;
+    sqlx::query("SELECT 1 FROM runtime_jobs_ready WHERE id = $1 FOR UPDATE")
+        .bind(first.as_uuid())
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    assert_eq!(ids(&house.claim().await), []);
+    // The other claim comes to nothing: both are claimed in their order.
+    other.rollback().await.unwrap();
+    let claimed = house.claim().await;
+    assert_eq!(ids(&claimed), [first]);
+    house.complete(&claimed[0]).await;
+    assert_eq!(ids(&house.claim().await), [second]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_the_first_of_a_key_lets_in_who_waits_for_it() {
+    let house = Arc::new(House::new().await);
+    let (first, second) = (house.enqueue().await, house.enqueue().await);
+    // Keeps the cancel from committing: it writes the same row.
+    let mut other = house.begin().await;
+    let columns = "run_at, created_at, priority, attempt, max_attempts, allowance, claims, queue, kind, tenant, context, payload";
+    let sql = format!(
+        "INSERT INTO runtime_jobs_finished (id, state, finished_at, {columns}) SELECT id, 0, 0, {columns}
+         FROM runtime_jobs_ready WHERE id = $1"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(first.as_uuid()).execute(&mut *other).await.unwrap();
+    let cancel = tokio::spawn({
+        let house = Arc::clone(&house);
+        async move { house.store.cancel(first, None).await }
+    });
+    house.blocked(1).await;
+    let claims = tokio::spawn({
+        let store = house.store.clone();
+        async move { claim(&store).await }
+    });
+    // It waits for the cancel, or else has put the second behind a job that is going away.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    other.rollback().await.unwrap();
+    assert_eq!(cancel.await.unwrap().unwrap(), JobState::Cancelled);
+    let mut claimed = claims.await.unwrap();
+    claimed.extend(house.claim().await);
+    assert_eq!(ids(&claimed), [second]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_forgotten_while_a_claim_waits_for_it_is_made_again() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let claimed = house.claim().await;
+    house.complete(&claimed[0]).await;
+    let mut housekeeping = house.begin().await;
+    sqlx::query("SELECT 1 FROM runtime_jobs_slots FOR UPDATE").execute(&mut *housekeeping).await.unwrap();
+    house.enqueue().await;
+    let claims = tokio::spawn({
+        let store = house.store.clone();
+        async move { claim(&store).await }
+    });
+    house.blocked(1).await;
+    sqlx::query("DELETE FROM runtime_jobs_slots").execute(&mut *housekeeping).await.unwrap();
+    housekeeping.commit().await.unwrap();
+    assert_eq!(claims.await.unwrap().len(), 1);
+    assert_eq!(house.count("SELECT sum(running)::bigint FROM runtime_jobs_slots").await, 1);
+    house.enqueue().await;
+    assert_eq!(ids(&house.claim().await), [], "one of the key runs already");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_comes_while_its_job_ends_is_told_so_and_leaves_nothing() {
+    let house = Arc::new(House::new().await);
+    let id = house.enqueue().await;
+    let fence = house.claim().await[0].fence;
+    let mut ending = house.db.begin(&House::context()).await.unwrap();
+    house.store.complete_in(&mut ending, id, fence, json!(null)).await.unwrap();
+    let cancel = tokio::spawn({
+        let house = Arc::clone(&house);
+        async move { house.store.cancel(id, None).await }
+    });
+    house.blocked(1).await;
+    ending.commit().await.unwrap();
+    let told = cancel.await.unwrap();
+    assert!(matches!(told, Err(JobsError::WrongState { .. })), "{told:?}");
+    assert_eq!(house.count("SELECT count(*) FROM runtime_jobs_cancels").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_pool_is_a_single_connection_works() {
+    let house = House::with_connections(1).await;
+    let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let handlers = Handlers::new().handle_value("a", move |_, payload| {
+        let _ = done.send(());
+        async move { Ok(payload) }
+    });
+    let worker = Worker::new(house.jobs.clone(), handlers).unwrap();
+    let work = async {
+        for _ in 0..3 {
+            house.enqueue().await;
+            let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
+            assert_eq!(heard, Ok(Some(())));
+        }
+    };
+    worker.run(work).await;
+}
