@@ -28,11 +28,11 @@ pub fn rows() -> Vec<Row> {
         let theirs = croner::Cron::from_str(text).expect("sound");
         let tz = TimeZone::get(zone).expect("a zone");
         let old = cron::Schedule::from_str(&format!("0 {text}")).expect("sound");
-        let mut step = 0_i64;
+        let step = std::cell::Cell::new(0_i64);
         // From another minute each time, so that nothing is learned by heart.
-        let mut from = move || {
-            step = (step + 7_919) % 500_000;
-            now.as_second() + step * 61
+        let from = || {
+            step.set((step.get() + 7_919) % 500_000);
+            now.as_second() + step.get() * 61
         };
         let [mine, cr, co] = interleave([
             &mut || nanos(WINDOW, || drop(black_box(ours.next_after(Timestamp::from_second(from()).expect("soon"), &at)))),
