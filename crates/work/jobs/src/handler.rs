@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use runtime_kernel::{Context, Error, ErrorKind, Retry};
@@ -43,6 +43,10 @@ pub struct JobContext {
     pub(crate) fence: u64,
     pub(crate) jobs: Jobs,
     /// The job was completed in a transaction of the handler's.
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "postgres")),
+        expect(dead_code, reason = "memory has none")
+    )]
     pub(crate) settled: Arc<AtomicBool>,
 }
 
@@ -99,7 +103,7 @@ impl JobContext {
         let result = serde_json::to_value(result).map_err(|error| JobsError::Invalid(error.to_string()))?;
         store.complete_in(tx, self.id, self.fence, result).await?;
         let settled = Arc::clone(&self.settled);
-        tx.on_commit(move || settled.store(true, Ordering::Release));
+        tx.on_commit(move || settled.store(true, std::sync::atomic::Ordering::Release));
         Ok(())
     }
 }

@@ -67,6 +67,7 @@ impl ClaimRequest {
         self.limits.get(kind).copied().unwrap_or(Limit::ONE)
     }
 
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn is_paced(&self) -> bool {
         self.limits.values().any(|limit| limit.rate.is_some())
     }

@@ -12,6 +12,8 @@ mod claim;
 mod copy;
 mod house;
 mod lease;
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite keeps nothing to wade through"))]
+mod low;
 mod progress;
 mod report;
 mod row;
@@ -28,8 +30,8 @@ use runtime_db::{Database, Dialect, Tx, on_connection};
 use runtime_kernel::{Context, Source};
 use serde_json::Value;
 
-use self::claim::LowWater;
 use self::lease::Lease;
+use self::low::LowWater;
 use crate::error::JobsError;
 use crate::job::{Enqueued, Job, JobId, JobState};
 use crate::store::{
