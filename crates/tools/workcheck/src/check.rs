@@ -199,7 +199,9 @@ impl<'a> Judge<'a> {
         for kept in &self.ending.jobs {
             let job = kept.job;
             match kept.state.as_deref() {
-                None => self.broke(Promise::EverythingEnds, format!("job {job} ({}) has not ended", kept.kind)),
+                None => {
+                    self.broke(Promise::EverythingEnds, format!("job {job} ({}) has not ended", kept.kind))
+                }
                 Some("completed") => {
                     let run = kept.result_fence.is_some_and(|fence| well.contains(&(job, fence)));
                     if !run {
@@ -304,7 +306,8 @@ impl<'a> Judge<'a> {
                     && there < called
                     && late > began
                 {
-                    let about = format!("`{kind}` {key}: job {job} began before {other}, which was there first");
+                    let about =
+                        format!("`{kind}` {key}: job {job} began before {other}, which was there first");
                     self.broke(Promise::FirstInFirstOut, about);
                 }
                 if soonest.is_none_or(|(there, _, _)| returned < there) {

@@ -78,7 +78,11 @@ pub(crate) async fn ending(pool: &PgPool) -> Result<Ending, WorkcheckError> {
             }
             let payload = row.get("payload").and_then(Value::as_str).unwrap_or_default();
             let kind = row.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-            ending.jobs.push(Kept { job: serde_json::from_str::<Task>(payload)?.job, kind, ..Kept::default() });
+            ending.jobs.push(Kept {
+                job: serde_json::from_str::<Task>(payload)?.job,
+                kind,
+                ..Kept::default()
+            });
         }
     }
     Ok(ending)

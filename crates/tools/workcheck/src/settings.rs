@@ -84,7 +84,8 @@ impl Settings {
                 settings.faults = false;
                 continue;
             }
-            let value = rest.next().ok_or_else(|| WorkcheckError::Usage(format!("`{name}` needs a value")))?;
+            let value =
+                rest.next().ok_or_else(|| WorkcheckError::Usage(format!("`{name}` needs a value")))?;
             match name.as_str() {
                 "--seconds" => settings.duration = Duration::from_secs(number(value)?),
                 "--seed" => settings.seed = number(value)?,

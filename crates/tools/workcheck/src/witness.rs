@@ -105,7 +105,9 @@ impl JobStore for Witness {
             }
         }
         let mut forgotten = None;
-        if self.broken == Broken::Forgetful && self.forgotten.fetch_add(1, Ordering::Relaxed).is_multiple_of(7) {
+        if self.broken == Broken::Forgetful
+            && self.forgotten.fetch_add(1, Ordering::Relaxed).is_multiple_of(7)
+        {
             forgotten = told.pop();
         }
         let mut receipts = self.inner.report(told).await?;

@@ -239,7 +239,9 @@ impl Local {
         let state = &mut *state;
         for id in &pulse.cancel {
             // One that has been reported meanwhile may be claimed again some day.
-            if state.running.keys().any(|(running, _)| running == id) || state.queue.iter().any(|job| job.id == *id) {
+            if state.running.keys().any(|(running, _)| running == id)
+                || state.queue.iter().any(|job| job.id == *id)
+            {
                 state.asked.insert(*id);
             }
         }
@@ -355,11 +357,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_stopped_before_it_begins_is_given_back_unless_somebody_asked() {
-        let jobs = Jobs::new(
-            MemoryStore::new(SystemClock::shared()),
-            JobsConfig::default(),
-            SystemClock::shared(),
-        );
+        let jobs =
+            Jobs::new(MemoryStore::new(SystemClock::shared()), JobsConfig::default(), SystemClock::shared());
         let handlers = Handlers::new().handle_value("a", |_, payload| async { Ok(payload) });
         let policy = RetryPolicy::new(RetryConfig::default()).unwrap();
         let mut rng = SharedRng::from_os();

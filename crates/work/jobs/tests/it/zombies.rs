@@ -20,10 +20,12 @@ async fn an_attempt_that_lost_its_lease_does_not_take_the_next_ones_place() {
     let jobs = Jobs::new(MemoryStore::new(Arc::new(store_clock.clone())), config, clock);
     let context = Context::new(Source::Internal, &SystemClock);
     let id = jobs.enqueue(&context, NewJob::new("a", json!(null))).await.unwrap().id;
-    let (began, second, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()), CancellationToken::new());
+    let (began, second, stop) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()), CancellationToken::new());
     let (keeper, stopper) = (jobs.clone(), stop.clone());
     let handlers = Handlers::new().handle_value("a", move |_, _| {
-        let (began, second, stop) = (began.fetch_add(1, Ordering::SeqCst), Arc::clone(&second), stopper.clone());
+        let (began, second, stop) =
+            (began.fetch_add(1, Ordering::SeqCst), Arc::clone(&second), stopper.clone());
         let (store, clock) = (Arc::clone(keeper.store()), store_clock.clone());
         async move {
             if began == 0 {
