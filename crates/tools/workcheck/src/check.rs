@@ -225,21 +225,25 @@ impl<'a> Judge<'a> {
     }
 
     fn leases(&mut self) {
-        let mut newest: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut claims: BTreeMap<u64, Vec<(u64, i64)>> = BTreeMap::new();
+        for record in self.history {
+            if let Event::Claimed { job, fence } = record.event {
+                claims.entry(job).or_default().push((fence, record.at));
+            }
+        }
         let mut began = BTreeSet::new();
         let mut ended: BTreeMap<u64, u64> = BTreeMap::new();
         for record in self.history {
             match record.event {
-                Event::Claimed { job, fence } => {
-                    let newest = newest.entry(job).or_default();
-                    *newest = fence.max(*newest);
-                }
                 Event::Began { job, fence } if !began.insert((job, fence)) => {
                     self.broke(Promise::OneRunPerLease, format!("job {job} ran twice under lease {fence}"));
                 }
-                Event::Reported { job, fence, last, accepted: true } => {
-                    if let Some(newest) = newest.get(&job).filter(|newest| **newest > fence) {
-                        let about = format!("job {job}: lease {fence} was believed after {newest} had begun");
+                Event::Reported { job, fence, last, accepted: true, called } => {
+                    // A claim whose answer was there before the report was made; one answered meanwhile may have come
+                    // after what the report did.
+                    let later = |(newer, at): &&(u64, i64)| *newer > fence && *at < called;
+                    if let Some((newer, _)) = claims.get(&job).and_then(|claims| claims.iter().find(later)) {
+                        let about = format!("job {job}: lease {fence} was believed after {newer} had begun");
                         self.broke(Promise::StaleRefused, about);
                     }
                     if last && let Some(before) = ended.insert(job, fence) {
@@ -251,8 +255,10 @@ impl<'a> Judge<'a> {
             }
         }
         for kept in &self.ending.jobs {
-            if let (Some(fence), Some(newest)) = (kept.result_fence, newest.get(&kept.job))
-                && fence < *newest
+            let newest =
+                claims.get(&kept.job).and_then(|claims| claims.iter().map(|(fence, _)| *fence).max());
+            if let (Some(fence), Some(newest)) = (kept.result_fence, newest)
+                && fence < newest
             {
                 let about = format!("job {}: the result is lease {fence}'s, the last was {newest}", kept.job);
                 self.broke(Promise::StaleRefused, about);

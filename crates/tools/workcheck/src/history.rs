@@ -70,6 +70,8 @@ pub enum Event {
         last: bool,
         /// Whether it was accepted.
         accepted: bool,
+        /// When the call began, in microseconds.
+        called: i64,
     },
 }
 

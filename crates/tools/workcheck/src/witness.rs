@@ -14,7 +14,7 @@ use runtime_jobs::store::{
 use runtime_jobs::{Enqueued, Job, JobId, JobState, JobsError, Limit, SqlStore};
 use serde_json::Value;
 
-use crate::history::{Event, History};
+use crate::history::{Event, History, now};
 use crate::load::{KINDS, Task};
 use crate::settings::Broken;
 
@@ -36,11 +36,11 @@ impl Witness {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn saw_report(&self, report: &Report, receipt: Receipt) {
+    fn saw_report(&self, report: &Report, receipt: Receipt, called: i64) {
         let Some(job) = self.numbers().get(&report.id).copied() else { return };
         let last = !matches!(report.verdict, Verdict::Retry(..) | Verdict::Released(_));
         let accepted = receipt == Receipt::Accepted;
-        self.history.saw(Event::Reported { job, fence: report.fence, last, accepted });
+        self.history.saw(Event::Reported { job, fence: report.fence, last, accepted, called });
     }
 
     /// The lease that holds a job now.
@@ -98,6 +98,7 @@ impl JobStore for Witness {
     }
 
     async fn report(&self, reports: Vec<Report>) -> Result<Vec<Receipt>, JobsError> {
+        let called = now();
         let mut told = reports.clone();
         if self.broken == Broken::Unfenced {
             for report in &mut told {
@@ -115,7 +116,7 @@ impl JobStore for Witness {
             receipts.push(Receipt::Accepted);
         }
         for (report, receipt) in reports.iter().zip(&receipts) {
-            self.saw_report(report, *receipt);
+            self.saw_report(report, *receipt, called);
         }
         Ok(receipts)
     }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Skewed;
 use crate::error::WorkcheckError;
-use crate::history::{Event, History};
+use crate::history::{Event, History, now};
 use crate::load::{EFFECT, KINDS, Task, config, open};
 use crate::settings::{Broken, WorkerSettings};
 use crate::witness::Witness;
@@ -82,10 +82,11 @@ impl Hands {
         let result = json!({ "fence": task.fence });
         if kind == EFFECT {
             let mut tx = self.db.begin(&context.context).await?;
+            let called = now();
             context.complete_in(&mut tx, &self.store, &result).await?;
             tx.commit().await?;
             let (job, fence) = (task.job, task.fence);
-            self.history.saw(Event::Reported { job, fence, last: true, accepted: true });
+            self.history.saw(Event::Reported { job, fence, last: true, accepted: true, called });
         }
         Ok(result)
     }

@@ -17,7 +17,7 @@ fn good() -> (Vec<Record>, Ending) {
             (30, Event::Claimed { job, fence }),
             (40, Event::Began { job, fence }),
             (60, Event::Ended { job, fence, ok: true }),
-            (80, Event::Reported { job, fence, last: true, accepted: true }),
+            (80, Event::Reported { job, fence, last: true, accepted: true, called: start + 65 }),
         ];
         history.extend(events.map(|(after, event)| Record { at: start + after, event }));
         ending.jobs.push(Kept {
@@ -60,7 +60,7 @@ type Break = fn(&mut Vec<Record>, &mut Ending);
 
 #[test]
 fn each_broken_promise_is_found_by_name() {
-    let cases: [(Promise, Break); 17] = [
+    let cases: [(Promise, Break); 18] = [
         (Promise::NothingLost, |_, ending| drop(ending.jobs.pop())),
         (Promise::NothingMadeUp, |history, _| {
             history.push(Record { at: 900, event: Event::Began { job: 9, fence: 90 } });
@@ -79,11 +79,15 @@ fn each_broken_promise_is_found_by_name() {
             (last.state, last.result_fence) = (None, None);
         }),
         (Promise::OneEnding, |history, _| {
-            let event = Event::Reported { job: 1, fence: 10, last: true, accepted: true };
+            let event = Event::Reported { job: 1, fence: 10, last: true, accepted: true, called: 899 };
             history.push(Record { at: 900, event });
         }),
         (Promise::StaleRefused, |history, _| {
-            history.insert(0, Record { at: 170, event: Event::Claimed { job: 1, fence: 11 } });
+            history.insert(0, Record { at: 160, event: Event::Claimed { job: 1, fence: 11 } });
+        }),
+        (Promise::StaleRefused, |history, _| {
+            let event = Event::Reported { job: 2, fence: 19, last: false, accepted: true, called: 299 };
+            history.push(Record { at: 300, event });
         }),
         (Promise::OneRunPerLease, |history, _| {
             history.push(Record { at: 900, event: Event::Began { job: 1, fence: 10 } });
@@ -124,7 +128,7 @@ fn what_a_zombie_does_after_its_lease_breaks_no_promise() {
         (112, Event::Claimed { job: 1, fence: 5 }),
         (113, Event::Began { job: 1, fence: 5 }),
         (195, Event::Ended { job: 1, fence: 5, ok: true }),
-        (196, Event::Reported { job: 1, fence: 5, last: true, accepted: false }),
+        (196, Event::Reported { job: 1, fence: 5, last: true, accepted: false, called: 195 }),
     ] {
         history.push(Record { at, event });
     }
@@ -132,6 +136,20 @@ fn what_a_zombie_does_after_its_lease_breaks_no_promise() {
     let first = &mut ending.jobs[0];
     first.attempts[0].number = 2;
     first.attempts.push(Attempt { number: 1, began: 112, ended: 115 });
+    assert_eq!(broken(&history, &ending), []);
+}
+
+#[test]
+fn an_answer_that_comes_late_is_no_stale_report() {
+    let (mut history, ending) = good();
+    // Given back under lease 5; the answer was seen after the next claim's.
+    for (at, event) in [
+        (112, Event::Claimed { job: 1, fence: 5 }),
+        (131, Event::Reported { job: 1, fence: 5, last: false, accepted: true, called: 115 }),
+    ] {
+        history.push(Record { at, event });
+    }
+    history.sort_by_key(|record| record.at);
     assert_eq!(broken(&history, &ending), []);
 }
 

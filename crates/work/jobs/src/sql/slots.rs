@@ -88,6 +88,14 @@ pub(super) struct Left {
     pub(super) parked: i64,
 }
 
+/// The first of a key that a claim has not taken, by rank and id.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    /// In `ready`: a claim that runs at the same time has it, or it was committed late.
+    ready: Option<(i64, Uuid)>,
+    parked: Option<(i64, Uuid)>,
+}
+
 struct Locked {
     now: i64,
     slots: BTreeMap<Key, (Slot, Slot)>,
@@ -136,9 +144,12 @@ impl SqlStore {
                 continue;
             };
             let key = (row.lane(), row.limit_key.clone().unwrap_or_default());
-            let overtakes = ahead.get(&key).is_some_and(|first| *first < (row.rank, row.id));
+            let Ahead { ready, parked: kept } = ahead.get(&key).copied().unwrap_or_default();
+            let overtakes = ready.is_some_and(|first| first < (row.rank, row.id));
+            // It was promoted, and one with a better rank was parked since.
+            let outranked = kept.is_some_and(|first| first < (row.rank, row.id));
             // Whoever is held back holds back what comes after it, whether promoted or not.
-            let behind = overtakes || blocked.contains(&key) || (!row.turn && slot.parked > 0);
+            let behind = overtakes || outranked || blocked.contains(&key) || (!row.turn && slot.parked > 0);
             if overtakes {
                 locked.waits.insert(key.clone());
             }
@@ -158,27 +169,39 @@ impl SqlStore {
         Ok((admitted, promoted || !parked.is_empty()))
     }
 
-    /// The first of each key in `ready` that this claim has not taken, where one might begin: a claim that runs at the
-    /// same time has it, or it was committed late. Asked with the slots under lock, so that whoever has taken it has
-    /// either been through here or comes after.
-    async fn ahead(&self, tx: &mut Tx, locked: &Locked) -> Result<BTreeMap<Key, (i64, Uuid)>, JobsError> {
+    /// Who comes first of each key, beside what this claim has taken, where one might begin. Asked with the slots under
+    /// lock, so that another claim that has taken one has either been through here or comes after.
+    async fn ahead(&self, tx: &mut Tx, locked: &Locked) -> Result<BTreeMap<Key, Ahead>, JobsError> {
         let open = locked.slots.iter().filter(|(_, (slot, _))| !slot.is_full() && !slot.is_early(locked.now));
         let open: Vec<&Key> = open.map(|(key, _)| key).collect();
         // SQLite has one writer, and so no other claim.
         if open.is_empty() || tx.dialect() == Dialect::Sqlite {
             return Ok(BTreeMap::new());
         }
-        let sql = "SELECT k.lane, k.limit_key, r.rank, r.id FROM (
+        let first = |table: &str| {
+            format!(
+                "LEFT JOIN LATERAL (SELECT j.rank, j.id FROM runtime_jobs_{table} j WHERE j.lane = k.lane
+                 AND j.limit_key = k.limit_key ORDER BY j.lane, j.limit_key, j.rank, j.id LIMIT 1) AS {table} ON true"
+            )
+        };
+        let sql = format!(
+            "SELECT k.lane, k.limit_key, ready.rank, ready.id, keyed.rank, keyed.id FROM (
                 SELECT (value ->> 0)::bigint AS lane, value ->> 1 AS limit_key FROM jsonb_array_elements($1::text::jsonb)
-            ) AS k CROSS JOIN LATERAL (
-                SELECT j.rank, j.id FROM runtime_jobs_ready j WHERE j.lane = k.lane AND j.limit_key = k.limit_key
-                ORDER BY j.lane, j.limit_key, j.rank, j.id LIMIT 1
-            ) AS r";
+             ) AS k {} {}",
+            first("ready"),
+            first("keyed")
+        );
         let listed = json(&open)?;
         on_connection!(tx, conn => {
-            let rows = sqlx::query(sql).bind(&listed).fetch_all(&mut *conn).await?;
-            let read = rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), (row.try_get(2)?, row.try_get(3)?))));
-            Ok(read.collect::<Result<BTreeMap<_, _>, sqlx::Error>>()?)
+            let rows = sqlx::query(AssertSqlSafe(sql.clone())).bind(&listed).fetch_all(&mut *conn).await?;
+            let mut ahead = BTreeMap::new();
+            for row in rows {
+                let ready: (Option<i64>, Option<Uuid>) = (row.try_get(2)?, row.try_get(3)?);
+                let parked: (Option<i64>, Option<Uuid>) = (row.try_get(4)?, row.try_get(5)?);
+                let found = Ahead { ready: ready.0.zip(ready.1), parked: parked.0.zip(parked.1) };
+                ahead.insert((row.try_get(0)?, row.try_get(1)?), found);
+            }
+            Ok(ahead)
         })?
     }
 

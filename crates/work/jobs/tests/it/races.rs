@@ -110,6 +110,40 @@ async fn a_job_does_not_overtake_one_of_its_key_that_another_claim_is_taking() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_job_does_not_overtake_one_that_was_parked_since() {
+    let house = House::new().await;
+    let context = House::context();
+    house.enqueue().await;
+    let running = house.claim().await;
+    // Written first, committed last: what comes after it is parked and promoted before it can be seen.
+    let mut late = house.db.begin(&context).await.unwrap();
+    let job = NewJob::new("a", json!(null)).key("k");
+    let first = house.jobs.enqueue_in(&mut late, &house.store, &context, job).await.unwrap().id;
+    let second = house.enqueue().await;
+    assert_eq!(ids(&house.claim().await), []);
+    house.complete(&running[0]).await;
+    late.commit().await.unwrap();
+    let mut other = house.begin().await;
+    // As when all places are taken again: the first is parked behind the second, which has been promoted.
+    sqlx::query("INSERT INTO runtime_jobs_keyed SELECT * FROM runtime_jobs_ready WHERE id = $1")
+        .bind(first.as_uuid())
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM runtime_jobs_ready WHERE id = $1")
+        .bind(first.as_uuid())
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE runtime_jobs_slots SET parked = 1").execute(&mut *other).await.unwrap();
+    other.commit().await.unwrap();
+    let claimed = house.claim().await;
+    assert_eq!(ids(&claimed), [first]);
+    house.complete(&claimed[0]).await;
+    assert_eq!(ids(&house.claim().await), [second]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cancelling_the_first_of_a_key_lets_in_who_waits_for_it() {
     let house = Arc::new(House::new().await);
     let (first, second) = (house.enqueue().await, house.enqueue().await);
@@ -190,12 +224,13 @@ async fn a_worker_whose_pool_is_a_single_connection_works() {
         async move { Ok(payload) }
     });
     let worker = Worker::new(house.jobs.clone(), handlers).unwrap();
-    let work = async {
-        for _ in 0..3 {
-            house.enqueue().await;
-            let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
-            assert_eq!(heard, Ok(Some(())));
-        }
-    };
-    worker.run(work).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(async move { worker.run(async { drop(stopped.await) }).await });
+    for _ in 0..3 {
+        house.enqueue().await;
+        let heard = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
+        assert_eq!(heard, Ok(Some(())));
+    }
+    stop.send(()).unwrap();
+    running.await.unwrap();
 }
