@@ -91,6 +91,17 @@ pub const JOBS_STALE_COMPLETIONS_TOTAL: &str = "jobs_stale_completions_total";
 /// Gauge `{kind}`: queued jobs of a kind nobody handles.
 pub const JOBS_UNHANDLED: &str = "jobs_unhandled";
 
+/// Counter `{channel, outcome}` with outcome `sent`, `duplicate`, `retry` or `parked`: tries at messages of the outbox.
+pub const OUTBOX_MESSAGES_TOTAL: &str = "outbox_messages_total";
+/// Histogram `{channel}`, seconds: one call of a sink.
+pub const OUTBOX_PUBLISH_DURATION_SECONDS: &str = "outbox_publish_duration_seconds";
+/// Counter `{channel}`: claims another relay took because they had run out.
+pub const OUTBOX_CLAIMS_LOST_TOTAL: &str = "outbox_claims_lost_total";
+/// Gauge `{channel, state}` with state `ready`, `retrying`, `behind` or `parked`: messages not sent.
+pub const OUTBOX_STORED: &str = "outbox_stored";
+/// Gauge `{channel}`, seconds: the age of the oldest message neither sent nor parked; 0 without one.
+pub const OUTBOX_OLDEST_UNSENT_SECONDS: &str = "outbox_oldest_unsent_seconds";
+
 /// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
 pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
 /// Counter `{severity}`: audit events written.
