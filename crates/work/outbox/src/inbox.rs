@@ -85,7 +85,8 @@ impl InboxStore for MemoryInbox {
     async fn prune(&self, keep: Duration, max: u32) -> Result<u64, OutboxError> {
         let before = self.clock.utc().as_microsecond().saturating_sub(micros(keep));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut old: Vec<_> = seen.iter().filter(|(_, at)| **at < before).map(|(key, at)| (*at, key.clone())).collect();
+        let mut old: Vec<_> =
+            seen.iter().filter(|(_, at)| **at < before).map(|(key, at)| (*at, key.clone())).collect();
         old.sort();
         old.truncate(usize::try_from(max).unwrap_or(usize::MAX));
         for (_, key) in &old {

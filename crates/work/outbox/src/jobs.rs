@@ -56,7 +56,8 @@ impl Publisher for JobSink {
     async fn publish(&self, messages: &[Message]) -> Result<Vec<Receipt>, EventsError> {
         let mut receipts = Vec::with_capacity(messages.len());
         for message in messages {
-            let job = (self.make)(message).map_err(|error| EventsError::Malformed(error.message().to_owned()))?;
+            let job =
+                (self.make)(message).map_err(|error| EventsError::Malformed(error.message().to_owned()))?;
             let job = job.unique(unique(message)).unique_for(self.unique_for);
             let context = message.context.resume(Source::Event, &*self.clock);
             let done = self.jobs.enqueue(&context, job).await.map_err(refused)?;

@@ -45,8 +45,10 @@ pub async fn all<H: Harness>(make: impl AsyncFn() -> H) {
 async fn messages_of_a_key_come_in_order(harness: &impl Harness) {
     let outbox = harness.outbox();
     for round in 0..5 {
-        let batch: Vec<_> =
-            ["a", "b", "c"].into_iter().flat_map(|key| [0, 1].map(|n| message(&format!("{key}{round}{n}"), key))).collect();
+        let batch: Vec<_> = ["a", "b", "c"]
+            .into_iter()
+            .flat_map(|key| [0, 1].map(|n| message(&format!("{key}{round}{n}"), key)))
+            .collect();
         outbox.add(&Channel::default(), &batch).await.expect("added");
     }
     let mut seen = Vec::new();
@@ -93,7 +95,10 @@ async fn a_retry_holds_up_its_key_and_nothing_else(harness: &impl Harness) {
     assert_eq!((stats.ready, stats.retrying, stats.behind, stats.unsent()), (0, 1, 2, 3));
     harness.elapse(Duration::from_secs(6)).await;
     let again = claim(&*outbox, 10).await;
-    assert_eq!((ids(&again), again.messages[0].attempts, again.messages[0].again), (vec!["1".to_owned()], 1, true));
+    assert_eq!(
+        (ids(&again), again.messages[0].attempts, again.messages[0].again),
+        (vec!["1".to_owned()], 1, true)
+    );
     settle(&*outbox, &again, |_| Verdict::Sent).await;
     assert_eq!(ids(&claim(&*outbox, 10).await), ["2", "3"]);
 }
@@ -133,7 +138,7 @@ async fn what_is_parked_is_redriven_or_discarded_by_its_tenant(harness: &impl Ha
         settle(&*outbox, &claim, |_| park(OnParked::Hold)).await;
     }
     let of_red = outbox.parked(&channel, Some(&red), 0, 10).await.expect("parked");
-    assert_eq!(of_red.iter().map(|parked| parked.tenant.clone()).collect::<Vec<_>>(), [red.clone()]);
+    assert!(of_red.len() == 1 && of_red[0].tenant == red, "{of_red:?}");
     let seq = of_red[0].seq;
     assert!(!outbox.discard(&channel, Some(&blue), seq).await.expect("refused"), "it is another's");
     assert_eq!(outbox.redrive(&channel, Some(&blue), Some(seq)).await.expect("refused"), 0);
@@ -205,13 +210,13 @@ async fn channels_are_apart_and_counted(harness: &impl Harness) {
     let outbox = harness.outbox();
     let other = Channel::new("other").expect("a channel");
     add(&*outbox, &[("1", "k")]).await;
-    harness.elapse(Duration::from_secs(60)).await;
+    harness.elapse(Duration::from_mins(1)).await;
     outbox.add(&other, &[message("2", "k"), message("3", "k")]).await.expect("added");
     let stats = outbox.stats().await.expect("stats");
     let counts: Vec<_> = stats.iter().map(|stats| (stats.channel.as_str(), stats.ready)).collect();
     assert_eq!(counts, [("default", 1), ("other", 2)]);
     let age = |at: usize| stats[at].oldest_unsent.expect("an age");
-    assert!(age(0) >= Duration::from_secs(60) && age(1) < Duration::from_secs(60), "{stats:?}");
+    assert!(age(0) >= Duration::from_mins(1) && age(1) < Duration::from_mins(1), "{stats:?}");
     assert_eq!(ids(&claim(&*outbox, 10).await), ["1"]);
     let claim = outbox.claim(&ClaimRequest { channel: other, ..request(10) }).await.expect("a claim");
     assert_eq!(ids(&claim.expect("a claim")), ["2", "3"]);
@@ -219,7 +224,8 @@ async fn channels_are_apart_and_counted(harness: &impl Harness) {
 
 async fn context_and_event_come_out_as_they_went_in(harness: &impl Harness) {
     let outbox = harness.outbox();
-    let event = CloudEvent::builder("1", "/laws", "law").subject("s").binary("a/b", vec![0, 255]).key("\"k'\\ü");
+    let event =
+        CloudEvent::builder("1", "/laws", "law").subject("s").binary("a/b", vec![0, 255]).key("\"k'\\ü");
     let event = event.extension("ext", "e").build().expect("an event");
     let message = Message::new(&SystemClock, &context(Some("red")), "topic", event).expect("a message");
     outbox.add(&Channel::default(), std::slice::from_ref(&message)).await.expect("added");
@@ -229,9 +235,13 @@ async fn context_and_event_come_out_as_they_went_in(harness: &impl Harness) {
 async fn an_inbox_says_fresh_once_per_consumer_and_tenant(harness: &impl Harness) {
     let inbox = harness.inbox();
     let (red, blue, none) = (context(Some("red")), context(Some("blue")), context(None));
-    for (context, consumer, id) in
-        [(&red, "billing", "1"), (&blue, "billing", "1"), (&none, "billing", "1"), (&red, "mail", "1"), (&red, "mail", "2")]
-    {
+    for (context, consumer, id) in [
+        (&red, "billing", "1"),
+        (&blue, "billing", "1"),
+        (&none, "billing", "1"),
+        (&red, "mail", "1"),
+        (&red, "mail", "2"),
+    ] {
         for expected in [Once::Fresh, Once::Seen, Once::Seen] {
             assert_eq!(inbox.mark(context, consumer, id).await.expect("marked"), expected, "{consumer} {id}");
         }
@@ -284,7 +294,13 @@ fn ids(claim: &Claim) -> Vec<String> {
 }
 
 fn request(max: u32) -> ClaimRequest {
-    ClaimRequest { channel: Channel::default(), max, lease: LEASE, max_attempts: 3, on_parked: OnParked::Continue }
+    ClaimRequest {
+        channel: Channel::default(),
+        max,
+        lease: LEASE,
+        max_attempts: 3,
+        on_parked: OnParked::Continue,
+    }
 }
 
 fn failure() -> Failure {

@@ -6,12 +6,7 @@ mod inbox;
 #[cfg(feature = "jobs")]
 mod jobs;
 #[cfg(feature = "testkit")]
-#[expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    reason = "a broken law fails by panicking"
-)]
+#[expect(clippy::expect_used, clippy::indexing_slicing, reason = "a broken law fails by panicking")]
 pub mod laws;
 mod memory;
 mod metrics;

@@ -151,8 +151,11 @@ impl State {
                 row.state = BEHIND;
             }
         }
-        let mut again: Vec<_> =
-            self.rows.iter().filter(|(_, row)| mine(row) && row.state == RETRYING && row.is_due(now)).collect();
+        let mut again: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| mine(row) && row.state == RETRYING && row.is_due(now))
+            .collect();
         again.sort_by_key(|(seq, row)| (row.due_at, **seq));
         again.truncate((room / 2).max(1));
         let fresh = self.rows.iter().filter(|(_, row)| mine(row) && row.state == READY);
@@ -366,7 +369,9 @@ impl OutboxStore for MemoryOutbox {
                 count += 1;
             }
         }
-        lanes.into_iter().for_each(|lane| state.release(channel, lane));
+        for lane in lanes {
+            state.release(channel, lane);
+        }
         drop(state);
         self.rung.notify_waiters();
         Ok(count)

@@ -41,7 +41,8 @@ impl OutboxMetrics {
                 &SECONDS,
             )?,
             lost: metrics.counter(keys::OUTBOX_CLAIMS_LOST_TOTAL, "Claims another relay took.")?,
-            stored: metrics.gauge(keys::OUTBOX_STORED, "Messages that are not sent, by channel and state.")?,
+            stored: metrics
+                .gauge(keys::OUTBOX_STORED, "Messages that are not sent, by channel and state.")?,
             oldest: metrics.gauge(
                 keys::OUTBOX_OLDEST_UNSENT_SECONDS,
                 "The age of the oldest message neither sent nor parked.",

@@ -84,7 +84,8 @@ impl Publishing {
                     continue;
                 }
                 let error = self.call(channel, std::slice::from_ref(&claimed.message)).await.err();
-                in_a_row = if error.as_ref().is_some_and(|error| !is_its_own(error)) { in_a_row + 1 } else { 0 };
+                in_a_row =
+                    if error.as_ref().is_some_and(|error| !is_its_own(error)) { in_a_row + 1 } else { 0 };
                 if error.is_some() {
                     failed.extend(lane);
                 }

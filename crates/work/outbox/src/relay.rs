@@ -53,7 +53,12 @@ impl Relay {
         let policy = config.policy()?;
         let max_attempts = policy.max_attempts();
         let (rng, metrics) = (SharedRng::from_os(), OutboxMetrics::default());
-        Ok(Self { store, channel, publishing: Publishing { sink, config, policy, clock, rng, metrics }, max_attempts })
+        Ok(Self {
+            store,
+            channel,
+            publishing: Publishing { sink, config, policy, clock, rng, metrics },
+            max_attempts,
+        })
     }
 
     /// Counts what it does.
@@ -94,7 +99,8 @@ impl Relay {
                 }
                 Found::Nothing => {
                     let wait = soonest.unwrap_or(idle).min(idle);
-                    soonest = soonest.map(|soonest| soonest - wait).filter(|left| !left.is_zero());
+                    soonest =
+                        soonest.map(|soonest| soonest.saturating_sub(wait)).filter(|left| !left.is_zero());
                     idle = idle.saturating_mul(2).min(config.max_poll_interval);
                     wait
                 }
@@ -152,7 +158,8 @@ impl Relay {
                     let error = error.report();
                     tracing::warn!(channel = %self.channel, error, "the sink takes nothing");
                 }
-                let asked = if error.kind() == ErrorKind::RateLimited { error.retry() } else { Retry::Backoff };
+                let asked =
+                    if error.kind() == ErrorKind::RateLimited { error.retry() } else { Retry::Backoff };
                 Found::Away(self.publishing.pause(outages, asked))
             }
             None => Found::Some(turn.soonest),
@@ -207,7 +214,10 @@ impl Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("store", &self.store).field("channel", &self.channel).finish_non_exhaustive()
+        f.debug_struct("Relay")
+            .field("store", &self.store)
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
     }
 }
 
@@ -224,7 +234,8 @@ pub async fn keep_house(
     tokio::pin!(stop);
     loop {
         let mut more = false;
-        for done in [outbox.prune(config.keep_sent, BATCH).await, inbox.prune(config.keep_seen, BATCH).await] {
+        for done in [outbox.prune(config.keep_sent, BATCH).await, inbox.prune(config.keep_seen, BATCH).await]
+        {
             match done {
                 Ok(count) => more |= count >= u64::from(BATCH),
                 Err(error) => {

@@ -1,7 +1,7 @@
 //! What a row of the outbox is made of.
 
-use runtime_events::{CloudEvent, Message};
-use runtime_kernel::{Carried, Context, Source, SystemClock};
+use runtime_events::Message;
+use runtime_kernel::Carried;
 
 use crate::error::OutboxError;
 use crate::store::SHARDS;
@@ -37,7 +37,11 @@ pub(crate) fn shard(message: &Message) -> u32 {
 }
 
 /// The message a row holds.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn message(topic: String, event: &str, context: &str) -> Result<Message, OutboxError> {
+    use runtime_events::CloudEvent;
+    use runtime_kernel::{Context, Source, SystemClock};
+
     let corrupt = |problem: String| OutboxError::Corrupt(problem);
     let event = CloudEvent::from_json(event.as_bytes()).map_err(|error| corrupt(error.to_string()))?;
     let carried: Carried = serde_json::from_str(context).map_err(|error| corrupt(error.to_string()))?;

@@ -144,6 +144,7 @@ impl Failure {
     }
 
     /// What is kept of a row that is no message.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn corrupt(problem: &OutboxError) -> Self {
         Self {
             kind: "internal".to_owned(),
@@ -265,7 +266,7 @@ pub trait OutboxStore: fmt::Debug + Send + Sync + 'static {
     fn rung(&self) -> &Notify;
     /// Ready when another process may have added something; for ever pending where nobody tells.
     async fn announced(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::{CLAIM_SHARDS, Claim, ClaimRequest, Claimed, Failure, Lease};
 
 /// A shard whose row this transaction has locked.
 struct Shard {
-    shard: i64,
+    place: i64,
     fence: i64,
     handed: i64,
     careful: i64,
@@ -81,8 +81,8 @@ pub(super) async fn claim(
         let suspect = seqs.first().copied().filter(|_| alone);
         let handed = i64::try_from(seqs.len()).unwrap_or(i64::MAX);
         let channel = request.channel.as_str();
-        change!(tx, sql, channel, shard.shard, fence, until, now, handed, shard.careful, suspect);
-        shards.push(number(shard.shard));
+        change!(tx, sql, channel, shard.place, fence, until, now, handed, shard.careful, suspect);
+        shards.push(number(shard.place));
     }
     let lease = Lease { channel: request.channel.clone(), shards, fence: number(fence) };
     Ok(Some(Claim { lease, messages }))
@@ -103,7 +103,7 @@ async fn find(tx: &mut Tx, now: i64, request: &ClaimRequest) -> Result<Vec<Shard
     );
     let most = i64::try_from(CLAIM_SHARDS).unwrap_or(i64::MAX);
     Ok(rows!(tx, sql, [request.channel.as_str(), now, most], |row| Shard {
-        shard: row.try_get("shard")?,
+        place: row.try_get("shard")?,
         fence: row.try_get("fence")?,
         handed: row.try_get("handed")?,
         careful: row.try_get("careful")?,
@@ -113,12 +113,7 @@ async fn find(tx: &mut Tx, now: i64, request: &ClaimRequest) -> Result<Vec<Shard
 }
 
 /// A relay was lost: its one message has failed, or its many are looked at one by one.
-async fn blame(
-    tx: &mut Tx,
-    now: i64,
-    request: &ClaimRequest,
-    shard: &mut Shard,
-) -> Result<(), OutboxError> {
+async fn blame(tx: &mut Tx, now: i64, request: &ClaimRequest, shard: &mut Shard) -> Result<(), OutboxError> {
     let Some(seq) = shard.suspect.take() else {
         shard.careful = shard.careful.max(shard.handed);
         shard.handed = 0;
@@ -145,7 +140,7 @@ async fn blame(
 async fn keep_blame(tx: &mut Tx, request: &ClaimRequest, shard: &Shard) -> Result<(), OutboxError> {
     let sql = "UPDATE outbox_shards SET lease_until = NULL, fence = fence + 1, handed = 0, careful = $3, suspect = NULL
         WHERE channel = $1 AND shard = $2";
-    change!(tx, sql, request.channel.as_str(), shard.shard, shard.careful);
+    change!(tx, sql, request.channel.as_str(), shard.place, shard.careful);
     Ok(())
 }
 
@@ -173,7 +168,7 @@ async fn read(
     let mut found = Vec::new();
     loop {
         let channel = request.channel.as_str();
-        let raw = rows!(tx, sql.clone(), [channel, shard.shard, now, (limit / 2).max(1), limit], |row| Raw {
+        let raw = rows!(tx, sql.clone(), [channel, shard.place, now, (limit / 2).max(1), limit], |row| Raw {
             seq: row.try_get("seq")?,
             created_at: row.try_get("created_at")?,
             attempts: row.try_get("attempts")?,
@@ -234,7 +229,8 @@ async fn set_aside(
     let parked = if request.on_parked == OnParked::Hold { HOLDING } else { PARKED };
     let failure = json(&Failure::corrupt(problem))?;
     let sql = "UPDATE outbox_messages SET state = $2, failure = $3 WHERE seq = $1 RETURNING lane";
-    let lanes = rows!(tx, sql, [raw.seq, parked, &failure], |row| row.try_get::<Option<String>, _>("lane")?);
+    let lanes =
+        rows!(tx, sql, [raw.seq, parked, &failure], |row| row.try_get::<Option<String>, _>("lane")?);
     if let Some(Some(lane)) = lanes.first()
         && parked == PARKED
     {

@@ -21,7 +21,8 @@ pub(super) async fn parked(
     after: u64,
     max: u32,
 ) -> Result<Vec<Parked>, OutboxError> {
-    let sql = "SELECT seq, created_at, tenant, topic, attempts, state, failure, event, context FROM outbox_messages
+    let sql =
+        "SELECT seq, created_at, tenant, topic, attempts, state, failure, event, context FROM outbox_messages
         WHERE channel = $1 AND state IN (2, 4) AND state < 5 AND seq > $2
         AND ($3 IS NULL OR tenant = $3) ORDER BY seq LIMIT $4";
     Ok(rows!(tx, sql, [channel.as_str(), signed(after), tenant, i64::from(max)], |row| {

@@ -313,12 +313,15 @@ impl OutboxStore for SqlOutbox {
         if self.db.dialect() == Dialect::Postgres {
             return self.bell.hear(&self.db).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
 impl std::fmt::Debug for SqlOutbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqlOutbox").field("db", &self.db).field("channel", &self.channel).finish_non_exhaustive()
+        f.debug_struct("SqlOutbox")
+            .field("db", &self.db)
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
     }
 }

@@ -61,9 +61,11 @@ pub(super) async fn settle(
              AND shard IN (SELECT n FROM {mine}) AND state = 1 AND lane IS NOT NULL"
         );
         free.extend(rows!(tx, sql, [&sent, &shards], |row| row.try_get::<String, _>("lane")?));
-        let which = format!("seq IN (SELECT n FROM {seqs}) AND shard IN (SELECT n FROM {mine}) AND state IN (0, 1)");
+        let which =
+            format!("seq IN (SELECT n FROM {seqs}) AND shard IN (SELECT n FROM {mine}) AND state IN (0, 1)");
         if keep_sent {
-            let sql = format!("UPDATE outbox_messages SET state = $3, sent_at = $4, failure = NULL WHERE {which}");
+            let sql =
+                format!("UPDATE outbox_messages SET state = $3, sent_at = $4, failure = NULL WHERE {which}");
             change!(tx, sql, &sent, &shards, SENT, now);
         } else {
             change!(tx, format!("DELETE FROM outbox_messages WHERE {which}"), &sent, &shards);
@@ -75,7 +77,9 @@ pub(super) async fn settle(
             Verdict::Retry { delay, attempts, failure } => {
                 (RETRYING, *attempts, now.saturating_add(micros(*delay)), failure)
             }
-            Verdict::Park { attempts, on_parked: OnParked::Hold, failure } => (HOLDING, *attempts, 0, failure),
+            Verdict::Park { attempts, on_parked: OnParked::Hold, failure } => {
+                (HOLDING, *attempts, 0, failure)
+            }
             Verdict::Park { attempts, on_parked: OnParked::Continue, failure } => {
                 (PARKED, *attempts, 0, failure)
             }

@@ -90,6 +90,53 @@ async fn an_outage_parks_nothing_and_the_lag_recovers() {
     }
 }
 
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn the_lag_and_what_became_of_tries_are_measured() {
+    use runtime_kernel::ManualClock;
+    use runtime_outbox::{MemoryInbox, OutboxConfig, OutboxMetrics, keep_house};
+
+    let clock = ManualClock::new();
+    let shared: runtime_kernel::SharedClock = Arc::new(clock.clone());
+    let outbox: Arc<dyn OutboxStore> = Arc::new(MemoryOutbox::new(shared.clone()));
+    let inbox = MemoryInbox::new(shared.clone());
+    let registry = runtime_telemetry::Metrics::new();
+    let metrics = OutboxMetrics::new(&registry).unwrap();
+    let measure = async || {
+        let config = OutboxConfig::default();
+        keep_house(&*outbox, &inbox, &config, &metrics, &shared, std::future::ready(())).await;
+        registry.render()
+    };
+    let sink = Arc::new(Recorder::default());
+    add(&outbox, &[("1", "k"), ("2", "")]).await;
+    clock.advance(Duration::from_secs(7));
+    let shown = measure().await;
+    for line in [
+        "outbox_oldest_unsent_seconds{channel=\"default\"} 7",
+        "outbox_stored{channel=\"default\",state=\"ready\"} 2",
+    ] {
+        assert!(shown.contains(line), "{line} is not in {shown}");
+    }
+    let relay = runtime_outbox::Relay::new(
+        Arc::clone(&outbox),
+        Channel::default(),
+        Arc::clone(&sink) as Arc<dyn runtime_events::Publisher>,
+        config(),
+        shared.clone(),
+    )
+    .unwrap()
+    .with_metrics(metrics.clone());
+    relay.run(sink.until(2)).await;
+    let shown = measure().await;
+    for line in [
+        "outbox_oldest_unsent_seconds{channel=\"default\"} 0",
+        "outbox_stored{channel=\"default\",state=\"ready\"} 0",
+        "outbox_messages_total{channel=\"default\",outcome=\"sent\"} 2",
+    ] {
+        assert!(shown.contains(line), "{line} is not in {shown}");
+    }
+}
+
 #[tokio::test]
 async fn a_sink_that_never_answers_is_given_up_on_and_asked_again() {
     let (outbox, sink) = setup();

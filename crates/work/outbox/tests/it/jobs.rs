@@ -23,9 +23,11 @@ async fn a_message_published_twice_is_one_job_of_its_tenant() {
     let tenant = context().with_tenant(TenantContext::tenant(name("main"), name("red")));
     let event = message("1", "k").event;
     let of_red = runtime_events::Message::new(&SystemClock, &tenant, "send.mail", event).unwrap();
-    for (sent, expected) in
-        [(of_red.clone(), Receipt::New), (of_red.clone(), Receipt::Duplicate), (message("1", "k"), Receipt::New)]
-    {
+    for (sent, expected) in [
+        (of_red.clone(), Receipt::New),
+        (of_red.clone(), Receipt::Duplicate),
+        (message("1", "k"), Receipt::New),
+    ] {
         assert_eq!(sink.publish(&[sent]).await.unwrap(), [expected]);
     }
     let found = jobs.list(&tenant, Filter { limit: 10, ..Filter::default() }).await.unwrap();
@@ -38,7 +40,11 @@ async fn a_message_published_twice_is_one_job_of_its_tenant() {
 async fn a_message_no_job_can_be_made_of_is_parked() {
     let jobs = jobs();
     let sink = JobSink::new(jobs.clone(), SystemClock::shared()).made_by(|message| {
-        if message.event.id() == "bad" { Err(Error::invalid("no such mail")) } else { Ok(NewJob::new("mail", 1.into())) }
+        if message.event.id() == "bad" {
+            Err(Error::invalid("no such mail"))
+        } else {
+            Ok(NewJob::new("mail", 1.into()))
+        }
     });
     let outbox: Arc<dyn OutboxStore> = Arc::new(MemoryOutbox::new(SystemClock::shared()));
     let _relay = Running::with(&outbox, Arc::new(sink), config(), SystemClock::shared());

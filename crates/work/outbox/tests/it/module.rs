@@ -23,13 +23,13 @@ fn module(sink: &Arc<Recorder>) -> OutboxModule {
 #[test]
 fn a_channel_has_one_sink() {
     let sink = Arc::default();
-    let error = App::new(Config::default()).with(module(&sink)).with(Again(module(&sink))).build().unwrap_err();
+    let error = App::new(Config::default()).with(module(&sink)).with(Again).build().unwrap_err();
     assert!(error.to_string().contains("channel `default` has two sinks"), "{error}");
 }
 
 /// Contributes what another module would.
 #[derive(Debug)]
-struct Again(OutboxModule);
+struct Again;
 
 impl runtime_kernel::app::Module for Again {
     fn name(&self) -> &'static str {

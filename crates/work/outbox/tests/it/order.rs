@@ -127,7 +127,7 @@ impl Play<'_> {
         for _ in 0..5 {
             self.note_parked().await;
             self.store.redrive(&Channel::default(), None, None).await.unwrap();
-            self.clock.advance(Duration::from_secs(60));
+            self.clock.advance(Duration::from_mins(1));
             while self.turn(7, &[], false).await {}
         }
         assert!(self.store.stats().await.unwrap().is_empty(), "nothing is left behind");
@@ -146,7 +146,9 @@ fn check(steps: &[Step], on_parked: OnParked, sqlite: bool) {
     runtime.block_on(async {
         let clock = ManualClock::new();
         let mut kept = None;
-        let store: Arc<dyn OutboxStore> = if sqlite { file(&clock, &mut kept).await } else {
+        let store: Arc<dyn OutboxStore> = if sqlite {
+            file(&clock, &mut kept).await
+        } else {
             Arc::new(MemoryOutbox::new(Arc::new(clock.clone())))
         };
         let mut play = Play {

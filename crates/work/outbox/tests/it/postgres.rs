@@ -21,7 +21,7 @@ fn store(outbox: &SqlOutbox) -> Arc<dyn OutboxStore> {
 /// A poll so rare that only being told helps.
 fn deaf() -> runtime_outbox::OutboxConfig {
     let mut config = config();
-    config.poll_interval = Duration::from_secs(600);
+    config.poll_interval = Duration::from_mins(10);
     config.max_poll_interval = config.poll_interval;
     config
 }
@@ -91,9 +91,11 @@ async fn a_relay_of_another_process_is_told_of_a_commit() {
     let other = open(postgres.database.url(), SystemClock::shared()).await;
     let sink = Arc::new(Recorder::default());
     let _relay = Running::start(&store(&SqlOutbox::new(other.clone())), &sink, deaf());
-    let listening = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()";
+    let listening =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()";
     runtime_testkit::until("the listener", async || {
-        let count: i64 = sqlx::query_scalar(listening).fetch_one(postgres.db.postgres().unwrap()).await.unwrap();
+        let count: i64 =
+            sqlx::query_scalar(listening).fetch_one(postgres.db.postgres().unwrap()).await.unwrap();
         count > 0
     })
     .await

@@ -153,7 +153,7 @@ pub(crate) mod sql {
             let claim = outbox.claim(&request).await.unwrap().unwrap();
             let sent = [Settled { seq: claim.messages[0].seq, verdict: Verdict::Sent }];
             assert!(outbox.settle(&claim.lease, &sent).await.unwrap());
-            clock.advance(Duration::from_secs(60));
+            clock.advance(Duration::from_mins(1));
             assert_eq!(outbox.prune(Duration::from_secs(61), 10).await.unwrap(), 0);
             assert_eq!(outbox.prune(Duration::from_secs(59), 10).await.unwrap(), u64::from(keep));
             let left: i64 = runtime_db::sqlx::query_scalar("SELECT COUNT(*) FROM outbox_messages")
