@@ -126,7 +126,7 @@ async fn the_lag_and_what_became_of_tries_are_measured() {
     )
     .unwrap()
     .with_metrics(metrics.clone());
-    relay.run(sink.until(2)).await;
+    relay.run(sink.called.notified()).await;
     let shown = measure().await;
     for line in [
         "outbox_oldest_unsent_seconds{channel=\"default\"} 0",
