@@ -97,6 +97,16 @@ pub const CRON_TICKS_TOTAL: &str = "cron_ticks_total";
 pub const CRON_TICK_LATENESS_SECONDS: &str = "cron_tick_lateness_seconds";
 /// Gauge: 1 where this process leads the schedulers.
 pub const CRON_LEADER: &str = "cron_leader";
+/// Counter `{channel, outcome}` with outcome `sent`, `duplicate`, `retry` or `parked`: tries at messages of the outbox.
+pub const OUTBOX_MESSAGES_TOTAL: &str = "outbox_messages_total";
+/// Histogram `{channel}`, seconds: one call of a sink.
+pub const OUTBOX_PUBLISH_DURATION_SECONDS: &str = "outbox_publish_duration_seconds";
+/// Counter `{channel}`: claims another relay took because they had run out.
+pub const OUTBOX_CLAIMS_LOST_TOTAL: &str = "outbox_claims_lost_total";
+/// Gauge `{channel, state}` with state `ready`, `retrying`, `behind` or `parked`: messages not sent.
+pub const OUTBOX_STORED: &str = "outbox_stored";
+/// Gauge `{channel}`, seconds: the age of the oldest message neither sent nor parked; 0 without one.
+pub const OUTBOX_OLDEST_UNSENT_SECONDS: &str = "outbox_oldest_unsent_seconds";
 
 /// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
 pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
