@@ -44,6 +44,9 @@ pub use runtime_limits as limits;
 /// SQL migrations.
 #[cfg(feature = "migrate")]
 pub use runtime_migrate as migrate;
+/// Outbox and inbox.
+#[cfg(feature = "outbox")]
+pub use runtime_outbox as outbox;
 /// Hardened AI and embedding providers.
 #[cfg(feature = "providers")]
 pub use runtime_providers as providers;
