@@ -46,7 +46,7 @@ impl Broken {
 pub struct Settings {
     /// The program that runs as a worker when its first argument is `worker`.
     pub program: PathBuf,
-    /// Where histories are kept.
+    /// Where histories are kept, each run's in a folder of its own.
     pub folder: PathBuf,
     /// How long jobs are enqueued and faults injected.
     pub duration: Duration,
