@@ -11,7 +11,7 @@ pub enum Broken {
     /// As it should be.
     #[default]
     No,
-    /// Reports under whatever lease the job has now, not the one it was run under.
+    /// Lets its leases run out, and reports under whatever lease a job has by then.
     Unfenced,
     /// Claims without the limits of keys.
     Unlimited,
