@@ -200,7 +200,7 @@ impl<'a> Judge<'a> {
             let job = kept.job;
             match kept.state.as_deref() {
                 None => {
-                    self.broke(Promise::EverythingEnds, format!("job {job} ({}) has not ended", kept.kind))
+                    self.broke(Promise::EverythingEnds, format!("job {job} ({}) has not ended", kept.kind));
                 }
                 Some("completed") => {
                     let run = kept.result_fence.is_some_and(|fence| well.contains(&(job, fence)));

@@ -53,8 +53,10 @@ impl fmt::Display for Outcome {
 /// # Errors
 /// What kept it from being made; what it found is its outcome.
 pub async fn run(settings: &Settings) -> Result<Outcome, WorkcheckError> {
-    std::fs::create_dir_all(&settings.folder)?;
-    let settings = Settings { folder: settings.folder.canonicalize()?, ..settings.clone() };
+    // One of its own for each run: two histories in one would contradict each other.
+    let folder = settings.folder.join(format!("{}-seed-{}", history::now(), settings.seed));
+    std::fs::create_dir_all(&folder)?;
+    let settings = Settings { folder: folder.canonicalize()?, ..settings.clone() };
     let server = Server::start().await?;
     let url = server.create_database("work").await?;
     let db = open(&url, 4, SystemClock::shared()).await?;

@@ -1,4 +1,4 @@
-//! Choices that a seed repeats: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
+//! Choices that a seed repeats: `SplitMix64` (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
 
 /// A stream of choices.
 #[derive(Debug)]

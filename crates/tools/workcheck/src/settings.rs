@@ -11,7 +11,7 @@ pub enum Broken {
     /// As it should be.
     #[default]
     No,
-    /// Reports under whatever lease the job has now, not the one it was run under.
+    /// Lets its leases run out, and reports under whatever lease a job has by then.
     Unfenced,
     /// Claims without the limits of keys.
     Unlimited,
@@ -46,7 +46,7 @@ impl Broken {
 pub struct Settings {
     /// The program that runs as a worker when its first argument is `worker`.
     pub program: PathBuf,
-    /// Where histories are kept.
+    /// Where histories are kept, each run's in a folder of its own.
     pub folder: PathBuf,
     /// How long jobs are enqueued and faults injected.
     pub duration: Duration,

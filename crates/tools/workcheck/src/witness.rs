@@ -94,6 +94,10 @@ impl JobStore for Witness {
         held: &[u64],
         lease: Duration,
     ) -> Result<Pulse, JobsError> {
+        if self.broken == Broken::Unfenced {
+            // Believes in its leases and does nothing for them.
+            return Ok(Pulse { held: held.to_vec(), cancel: Vec::new() });
+        }
         self.inner.heartbeat(worker, kinds, held, lease).await
     }
 
