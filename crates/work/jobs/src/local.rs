@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtime_resilience::{RetryPolicy, SharedRng};
 use tokio::sync::Notify;
@@ -50,6 +50,9 @@ struct State {
     leases: BTreeMap<u64, usize>,
     /// Leases known to be lost.
     lost: HashSet<u64>,
+    /// Until when each lease holds at least, by this process's clock: a process that was stopped for longer begins nothing
+    /// more under it.
+    until: HashMap<u64, Instant>,
     /// Jobs somebody wants cancelled.
     asked: HashSet<JobId>,
     /// How far the queue may run down before more is fetched.
@@ -96,12 +99,14 @@ impl Local {
     pub(crate) fn start(
         self: &Arc<Self>,
         claimed: Vec<Claimed>,
+        until: Instant,
         concurrency: usize,
         runners: &mut JoinSet<()>,
     ) {
         let mut state = self.lock();
         for job in claimed {
             *state.leases.entry(job.fence).or_default() += 1;
+            state.until.insert(job.fence, until);
             state.queue.push_back(job);
         }
         state.low = state.queue.len() / 2;
@@ -118,7 +123,8 @@ impl Local {
             if state.queue.len() == state.low {
                 self.room.notify_one();
             }
-            if state.lost.contains(&job.fence) {
+            let over = state.until.get(&job.fence).is_some_and(|until| *until <= self.jobs.clock().now());
+            if over || state.lost.contains(&job.fence) {
                 // Somebody else's by now.
                 state.leave(&job);
                 continue;
@@ -229,8 +235,13 @@ impl Local {
     }
 
     /// Tells handlers whose lease is lost, or whose job is to be cancelled, to stop.
-    pub(crate) fn follow(&self, known: &[u64], pulse: &Pulse) {
+    pub(crate) fn follow(&self, known: &[u64], pulse: &Pulse, until: Instant) {
         let mut state = self.lock();
+        for fence in &pulse.held {
+            if let Some(known) = state.until.get_mut(fence) {
+                *known = until;
+            }
+        }
         for fence in known.iter().filter(|fence| !pulse.held.contains(fence)) {
             if state.leases.contains_key(fence) {
                 state.lost.insert(*fence);
@@ -282,6 +293,7 @@ impl State {
             if *open == 0 {
                 self.leases.remove(&fence);
                 self.lost.remove(&fence);
+                self.until.remove(&fence);
             }
         }
     }

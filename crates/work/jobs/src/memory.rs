@@ -394,7 +394,9 @@ impl JobStore for MemoryStore {
                         entry.finish(now, JobState::Cancelled);
                     } else {
                         entry.job.attempt -= 1;
-                        entry.wait(later(now, delay));
+                        // Given back at once, it keeps its place in the line.
+                        let at = if delay.is_zero() { entry.job.run_at } else { later(now, delay) };
+                        entry.wait(at);
                     }
                 }
             }
@@ -447,7 +449,8 @@ impl JobStore for MemoryStore {
                 entry.finish(now, JobState::Dead);
                 rescued.dead += 1;
             } else {
-                entry.wait(now);
+                let at = entry.job.run_at;
+                entry.wait(at);
                 rescued.returned += 1;
             }
             state.free_if_finished(id);

@@ -131,6 +131,7 @@ impl Worker {
             let mut wait = None;
             if look && room > 0 && queued <= ahead / 2 {
                 request.max = u32::try_from(room).unwrap_or(u32::MAX);
+                let until = clock.now() + config.lease;
                 match self.jobs.store().claim(&request).await {
                     Ok(claimed) => {
                         // A full answer means that more may wait.
@@ -140,7 +141,7 @@ impl Worker {
                         ahead =
                             if look { work_within(ended, now.duration_since(since)).min(limit) } else { 0 };
                         since = now;
-                        self.local.start(claimed, concurrency, runners);
+                        self.local.start(claimed, until, concurrency, runners);
                     }
                     Err(error) => {
                         tracing::warn!(error = %Error::from(error).report(), "jobs could not be claimed");
@@ -275,9 +276,9 @@ async fn beat(jobs: Jobs, worker: String, local: Arc<Local>, stop: CancellationT
     let (clock, config) = (jobs.clock(), jobs.config());
     let kinds = local.handlers.kinds();
     loop {
-        let known = local.leases();
+        let (known, until) = (local.leases(), clock.now() + config.lease);
         match jobs.store().heartbeat(&worker, &kinds, &known, config.lease).await {
-            Ok(pulse) => local.follow(&known, &pulse),
+            Ok(pulse) => local.follow(&known, &pulse, until),
             Err(error) => {
                 tracing::warn!(error = %Error::from(error).report(), "leases could not be extended");
             }

@@ -161,6 +161,7 @@ impl SqlStore {
             Verdict::Retry(delay, _) if !stop => {
                 self.again(changes, row, now.saturating_add(micros(*delay)), 0);
             }
+            Verdict::Released(delay) if !stop && delay.is_zero() => Self::give_back(changes, row, 1),
             Verdict::Released(delay) if !stop => {
                 self.again(changes, row, now.saturating_add(micros(*delay)), 1);
             }
@@ -168,6 +169,11 @@ impl SqlStore {
                 changes.finish(lease, row, now, JobState::Cancelled, None);
             }
         }
+    }
+
+    /// Gives a job back as if it had not been claimed: it keeps its place in the line.
+    fn give_back(changes: &mut Changes<'_>, row: &Row, refund: i32) {
+        changes.waiting.push(Row { attempt: row.attempt - refund, ..row.clone() });
     }
 
     /// Lets a job wait again; `refund` attempts are not counted.
@@ -222,7 +228,7 @@ impl SqlStore {
                         changes.finish(&lease, row, now, JobState::Dead, None);
                         rescued.dead += 1;
                     } else {
-                        self.again(&mut changes, row, now, 0);
+                        Self::give_back(&mut changes, row, 0);
                         rescued.returned += 1;
                     }
                 }

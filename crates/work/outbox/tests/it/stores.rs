@@ -184,3 +184,25 @@ pub(crate) mod sql {
         assert_eq!(parked[0].failure.as_ref().unwrap().code, "outbox.corrupt");
     }
 }
+
+/// A poll so rare that only the commit's own call can have woken it, and a database that has no other way to tell.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_commit_wakes_the_relay_of_its_process() {
+    use super::common::{Recorder, Running, config, context};
+
+    let (db, _folder) = sql::sqlite(runtime_kernel::SystemClock::shared()).await;
+    let outbox = runtime_outbox::SqlOutbox::new(db.clone());
+    let store: Arc<dyn OutboxStore> = Arc::new(outbox.clone());
+    let mut rare = config();
+    rare.poll_interval = Duration::from_mins(10);
+    rare.max_poll_interval = rare.poll_interval;
+    let sink = Arc::new(Recorder::default());
+    let _relay = Running::start(&store, &sink, rare);
+    for id in ["1", "2", "3"] {
+        let mut tx = db.begin(&context()).await.unwrap();
+        outbox.add_in(&mut tx, message(id, "k")).await.unwrap();
+        tx.commit().await.unwrap();
+        sink.until(id.parse().unwrap()).await;
+    }
+}
