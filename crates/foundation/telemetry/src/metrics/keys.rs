@@ -91,6 +91,15 @@ pub const JOBS_STALE_COMPLETIONS_TOTAL: &str = "jobs_stale_completions_total";
 /// Gauge `{kind}`: queued jobs of a kind nobody handles.
 pub const JOBS_UNHANDLED: &str = "jobs_unhandled";
 
+/// Counter `{saga, outcome}` with outcome `completed` or `compensated`: sagas that are over.
+pub const SAGA_ENDED_TOTAL: &str = "saga_ended_total";
+/// Counter `{saga, reason}`: sagas that were parked for an operator.
+pub const SAGA_PARKED_TOTAL: &str = "saga_parked_total";
+/// Histogram `{saga}`, seconds: how long a worker had a saga in hand at a time.
+pub const SAGA_TURN_DURATION_SECONDS: &str = "saga_turn_duration_seconds";
+/// Counter: claims of sagas that ended because the lease was another's.
+pub const SAGA_LEASES_LOST_TOTAL: &str = "saga_leases_lost_total";
+
 /// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
 pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
 /// Counter `{severity}`: audit events written.
