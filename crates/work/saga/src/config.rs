@@ -105,9 +105,9 @@ impl SagaConfig {
             return Some(("max_signals", "must be at most 1000000".to_owned()));
         }
         let policies = [("retry", &self.retry), ("compensation_retry", &self.compensation_retry)];
-        policies.into_iter().find_map(|(key, policy)| {
-            Some((key, RetryPolicy::new(policy.clone()).err()?.to_string()))
-        })
+        policies
+            .into_iter()
+            .find_map(|(key, policy)| Some((key, RetryPolicy::new(policy.clone()).err()?.to_string())))
     }
 
     pub(crate) fn payload_limit(&self) -> usize {

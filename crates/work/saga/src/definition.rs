@@ -95,7 +95,10 @@ impl Definition {
 
 impl fmt::Debug for Definition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Definition").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Definition")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

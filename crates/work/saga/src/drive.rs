@@ -49,7 +49,7 @@ pub(crate) async fn drive(run: &Arc<Run>, definition: &Definition, input: Value)
         (Turn::Ended(Ended::Unreadable(reason)), failure) => return Ok(Settle::Park { reason, failure }),
         // The code was run again only to learn how to undo.
         (_, Some(failure)) => failure,
-        (Turn::Idle(until), None) => match stopping.as_ref().map(|why| (run.failure_of(why), why)) {
+        (Turn::Idle(until), None) => match stopping.as_ref().map(|why| (Run::failure_of(why), why)) {
             None => return Ok(waits(run, until)),
             Some((None, _)) => return Ok(wait(run, Some(run.now()), None)),
             Some((Some(failure), _)) => decide(run, failure).await?,
@@ -169,9 +169,11 @@ async fn decide(run: &Run, failure: Failure) -> Result<Failure, Fault> {
 fn check_all_came(run: &Run) -> Result<(), Fault> {
     let state = run.lock();
     let missed = state.history.ops.iter().filter(|(position, _)| !state.visited.contains(*position));
-    let Some((position, recorded)) = missed.min_by_key(|(position, _)| position.as_str()) else { return Ok(()) };
+    let Some((position, recorded)) = missed.min_by_key(|(position, _)| position.as_str()) else {
+        return Ok(());
+    };
     let (recorded, found) = (recorded.op.describe(&recorded.name), "the end".to_owned());
-    Err(Fault::Park(ParkReason::NonDeterminism { position: position.clone(), recorded, found }))
+    Err(Fault::Park(Box::new(ParkReason::NonDeterminism { position: position.clone(), recorded, found })))
 }
 
 /// A compensation the journal says is owed, and the code has not told of.

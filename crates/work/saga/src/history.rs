@@ -104,7 +104,6 @@ impl History {
                 self.op(position, Op::Signal, name).outcome = Some(Outcome::TimedOut);
             }
             What::Compensating { failure } => self.decided = Some(failure),
-            What::Compensated { .. } => self.undo.entry(position).or_default().done = true,
             What::CompensationFailed { attempt, retry_at, .. } => {
                 let undo = self.undo.entry(position).or_default();
                 (undo.attempts, undo.retry_at) = (attempt, retry_at);
@@ -115,7 +114,9 @@ impl History {
                 }
             }
             What::Resolved { .. } if position.is_empty() => {}
-            What::Resolved { .. } => self.undo.entry(position).or_default().done = true,
+            What::Compensated { .. } | What::Resolved { .. } => {
+                self.undo.entry(position).or_default().done = true;
+            }
         }
     }
 

@@ -10,9 +10,7 @@ use serde_json::json;
 use crate::error::SagaError;
 use crate::instance::{Asked, Failure, Instance, ParkReason, SagaId, Status};
 use crate::journal::{Entry, What};
-use crate::store::{
-    ClaimRequest, Claimed, Filter, NewInstance, NewSignal, Remedy, SagaStore, Settle,
-};
+use crate::store::{ClaimRequest, Claimed, Filter, NewInstance, NewSignal, Remedy, SagaStore, Settle};
 
 /// A store under test whose time can be moved.
 #[async_trait]
@@ -91,11 +89,11 @@ fn wait() -> Settle {
     Settle::Wait { until: None, failure: None, pokes: 0 }
 }
 
-fn lost<T: std::fmt::Debug>(done: Result<T, SagaError>) {
+fn lost<T: std::fmt::Debug>(done: &Result<T, SagaError>) {
     assert!(matches!(done, Err(SagaError::LeaseLost(_))), "{done:?}");
 }
 
-fn wrong_state<T: std::fmt::Debug>(done: Result<T, SagaError>) {
+fn wrong_state<T: std::fmt::Debug>(done: &Result<T, SagaError>) {
     assert!(matches!(done, Err(SagaError::WrongState { .. })), "{done:?}");
 }
 
@@ -138,19 +136,27 @@ async fn a_lease_keeps_others_away_until_it_runs_out(harness: &dyn Harness) {
 async fn a_journal_takes_entries_of_the_latest_claim_only(harness: &dyn Harness) {
     let store = harness.store();
     let id = store.start(&new("t", None)).await.unwrap();
-    lost(store.append(id, 0, &entry(&Claimed { instance: get(&store, id).await, journal: vec![], signals: vec![] }, 1)).await);
+    lost(
+        &store
+            .append(
+                id,
+                0,
+                &entry(&Claimed { instance: get(&store, id).await, journal: vec![], signals: vec![] }, 1),
+            )
+            .await,
+    );
     let first = one(&store, "w1").await;
     store.append(id, 1, &entry(&first, 1)).await.unwrap();
-    lost(store.append(id, 1, &entry(&first, 1)).await);
+    lost(&store.append(id, 1, &entry(&first, 1)).await);
     harness.elapse(LEASE).await;
     let second = one(&store, "w2").await;
     assert_eq!(second.journal, [entry(&first, 1)]);
-    lost(store.append(id, 1, &entry(&first, 2)).await);
-    lost(store.settle(id, 1, &Settle::Completed(json!(1))).await);
+    lost(&store.append(id, 1, &entry(&first, 2)).await);
+    lost(&store.settle(id, 1, &Settle::Completed(json!(1))).await);
     store.append(id, 2, &entry(&first, 2)).await.unwrap();
     store.settle(id, 2, &Settle::Completed(json!("done"))).await.unwrap();
-    lost(store.append(id, 2, &entry(&first, 3)).await);
-    lost(store.settle(id, 2, &wait()).await);
+    lost(&store.append(id, 2, &entry(&first, 3)).await);
+    lost(&store.settle(id, 2, &wait()).await);
     let over = get(&store, id).await;
     assert_eq!((over.status, over.output, over.worker), (Status::Completed, Some(json!("done")), None));
     assert!(over.ended_at.is_some() && over.due_at.is_none());
@@ -214,7 +220,7 @@ async fn a_signal_id_counts_once_and_signals_have_a_limit(harness: &dyn Harness)
     assert_eq!(numbers, [2, 3]);
     one(&store, "w").await;
     store.settle(id, 1, &Settle::Completed(json!(null))).await.unwrap();
-    wrong_state(store.signal("t", id, &signal(None), 10).await);
+    wrong_state(&store.signal("t", id, &signal(None), 10).await);
     assert!(!store.signal("t", id, &signal(Some("x")), 10).await.unwrap());
 }
 
@@ -236,7 +242,7 @@ async fn a_tenant_sees_and_touches_its_own_only(harness: &dyn Harness) {
 async fn a_parked_saga_stands_still_until_it_is_seen_to(harness: &dyn Harness) {
     let store = harness.store();
     let id = store.start(&new("t", None)).await.unwrap();
-    wrong_state(store.remedy("t", id, Remedy::Retry, &asked()).await);
+    wrong_state(&store.remedy("t", id, Remedy::Retry, &asked()).await);
     one(&store, "w").await;
     let (position, name) = ("0".to_owned(), "refund".to_owned());
     let reason = ParkReason::CompensationFailed { position, name, failure: failure() };
@@ -245,7 +251,7 @@ async fn a_parked_saga_stands_still_until_it_is_seen_to(harness: &dyn Harness) {
     let parked = get(&store, id).await;
     assert_eq!((parked.status, parked.parked), (Status::Parked, Some(reason)));
     store.signal("t", id, &signal(None), 9).await.unwrap();
-    wrong_state(store.cancel("t", id, &asked()).await);
+    wrong_state(&store.cancel("t", id, &asked()).await);
     harness.elapse(Duration::from_hours(1)).await;
     assert!(claim(&store, "w", &["a@1"]).await.is_empty());
     store.remedy("t", id, Remedy::Retry, &asked()).await.unwrap();
@@ -262,7 +268,7 @@ async fn a_parked_saga_stands_still_until_it_is_seen_to(harness: &dyn Harness) {
     let over = get(&store, id).await;
     assert_eq!((over.status, over.due_at, over.parked), (Status::Resolved, None, None));
     assert_eq!(store.journal(id, 2, 9).await.unwrap()[0].position, "");
-    wrong_state(store.cancel("t", id, &asked()).await);
+    wrong_state(&store.cancel("t", id, &asked()).await);
 }
 
 async fn a_cancel_sets_a_parked_saga_going(harness: &dyn Harness) {

@@ -197,7 +197,7 @@ impl SagaStore for MemorySagas {
             filter.tenant.as_ref().is_none_or(|tenant| *tenant == instance.tenant)
                 && filter.name.as_ref().is_none_or(|name| *name == instance.name)
                 && filter.status.is_none_or(|status| status == instance.status)
-                && filter.key.is_none() | (filter.key == instance.key)
+                && (filter.key.is_none() || filter.key == instance.key)
                 && filter.before.is_none_or(|before| instance.id < before)
         };
         let limit = usize::try_from(filter.page()).unwrap_or(usize::MAX);

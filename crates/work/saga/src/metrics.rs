@@ -33,7 +33,8 @@ impl SagaMetrics {
         let lost = "Claims that ended because the lease was another's.";
         let families = Families {
             ended: metrics.counter(keys::SAGA_ENDED_TOTAL, "Sagas that are over, by type and outcome.")?,
-            parked: metrics.counter(keys::SAGA_PARKED_TOTAL, "Sagas that were parked, by type and reason.")?,
+            parked: metrics
+                .counter(keys::SAGA_PARKED_TOTAL, "Sagas that were parked, by type and reason.")?,
             duration: metrics.histogram(
                 keys::SAGA_TURN_DURATION_SECONDS,
                 "How long workers had a saga in hand at a time.",
@@ -51,7 +52,9 @@ impl SagaMetrics {
         if let Some(families) = &self.families {
             families.duration.with(&[("saga", name)]).observe_duration(took);
             match settle {
-                Settle::Completed(_) => families.ended.with(&[("saga", name), ("outcome", "completed")]).inc(),
+                Settle::Completed(_) => {
+                    families.ended.with(&[("saga", name), ("outcome", "completed")]).inc();
+                }
                 Settle::Compensated(_) => {
                     families.ended.with(&[("saga", name), ("outcome", "compensated")]).inc();
                 }

@@ -42,7 +42,7 @@ pub(crate) enum Stopping {
 /// What ends a claim at once.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    Park(ParkReason),
+    Park(Box<ParkReason>),
     Store(SagaError),
 }
 
@@ -205,7 +205,8 @@ impl Run {
             let mut state = self.lock();
             state.visited.insert(position.to_owned());
             let recorded = state.history.ops.get(position).cloned();
-            let inside = |known: &&String| known.strip_prefix(position).is_some_and(|rest| rest.starts_with('.'));
+            let inside =
+                |known: &&String| known.strip_prefix(position).is_some_and(|rest| rest.starts_with('.'));
             let other = match &recorded {
                 Some(known) if known.op != op || known.name != name => Some(known.op.describe(&known.name)),
                 None if op != Op::Join => {
@@ -217,7 +218,9 @@ impl Run {
         };
         if let Some(recorded) = other {
             let (position, found) = (position.to_owned(), op.describe(name));
-            return self.fail(Fault::Park(ParkReason::NonDeterminism { position, recorded, found })).await;
+            return self
+                .fail(Fault::Park(Box::new(ParkReason::NonDeterminism { position, recorded, found })))
+                .await;
         }
         recorded
     }
@@ -272,7 +275,11 @@ impl Run {
     }
 
     /// Waits for a signal that nobody has consumed, until a time.
-    pub(crate) async fn take_signal(&self, name: &str, until: Option<Timestamp>) -> Option<(Busy<'_>, Signal)> {
+    pub(crate) async fn take_signal(
+        &self,
+        name: &str,
+        until: Option<Timestamp>,
+    ) -> Option<(Busy<'_>, Signal)> {
         let mut news = self.news.subscribe();
         loop {
             {
@@ -320,7 +327,7 @@ impl Run {
         let seq = self.lock().history.last + 1;
         let limit = self.shared.config.max_journal;
         if seq > limit {
-            return Err(Fault::Park(ParkReason::JournalFull { limit }));
+            return Err(Fault::Park(Box::new(ParkReason::JournalFull { limit })));
         }
         let entry = Entry { seq, at: self.now(), position: position.to_owned(), what };
         self.shared.store.append(self.id, self.fence, &entry).await.map_err(Fault::Store)?;
@@ -329,12 +336,12 @@ impl Run {
     }
 
     /// Whether a value may be kept.
-    pub(crate) fn fits(&self, position: &str, value: &Value) -> Result<(), ParkReason> {
+    pub(crate) fn fits(&self, position: &str, value: &Value) -> Result<(), Box<ParkReason>> {
         let (size, limit) = (value.to_string().len(), self.shared.config.payload_limit());
         if size <= limit {
             return Ok(());
         }
-        Err(ParkReason::TooLarge { position: position.to_owned(), size, limit })
+        Err(Box::new(ParkReason::TooLarge { position: position.to_owned(), size, limit }))
     }
 
     /// Runs one attempt at a step or a compensation within its time. What panics or takes too long is tried again.
@@ -386,7 +393,7 @@ impl Run {
     }
 
     /// What the saga is compensated for when it is made to stop.
-    pub(crate) fn failure_of(&self, why: &Stopping) -> Option<Failure> {
+    pub(crate) fn failure_of(why: &Stopping) -> Option<Failure> {
         match why {
             Stopping::Cancelled(asked) => {
                 let message = format!("cancelled: {}", asked.reason);

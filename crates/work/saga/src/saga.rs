@@ -172,14 +172,13 @@ impl fmt::Debug for Saga {
 
 async fn timer(run: &Run, position: &str, name: &str, end: impl FnOnce(Timestamp) -> Timestamp + Send) {
     let set = run.enter(position, Op::Timer, name).await.and_then(|recorded| recorded.until);
-    let until = match set {
-        Some(until) => until,
-        None => {
-            let Some(_busy) = run.begin() else { return run.block().await };
-            let until = end(run.now());
-            run.write(position, What::TimerSet { name: name.to_owned(), until }).await;
-            until
-        }
+    let until = if let Some(until) = set {
+        until
+    } else {
+        let Some(_busy) = run.begin() else { return run.block().await };
+        let until = end(run.now());
+        run.write(position, What::TimerSet { name: name.to_owned(), until }).await;
+        until
     };
     run.wait_until(until).await;
 }
@@ -199,18 +198,14 @@ async fn receive(run: &Run, position: &str, name: &str, longest: Option<Duration
         run.write(position, What::SignalAwaited { name: name.clone(), until: end }).await;
         until = Some(end);
     }
-    match run.take_signal(&name, until).await {
-        Some((_busy, signal)) => {
-            let payload = signal.payload.clone();
-            run.write(position, What::SignalReceived { name, signal: signal.number, payload }).await;
-            Some(signal.payload)
-        }
-        None => {
-            let Some(_busy) = run.begin() else { return run.block().await };
-            run.write(position, What::SignalTimedOut { name }).await;
-            None
-        }
+    if let Some((_busy, signal)) = run.take_signal(&name, until).await {
+        let payload = signal.payload.clone();
+        run.write(position, What::SignalReceived { name, signal: signal.number, payload }).await;
+        return Some(signal.payload);
     }
+    let Some(_busy) = run.begin() else { return run.block().await };
+    run.write(position, What::SignalTimedOut { name }).await;
+    None
 }
 
 async fn read<T: DeserializeOwned>(run: &Run, position: &str, payload: Value) -> T {
@@ -218,7 +213,8 @@ async fn read<T: DeserializeOwned>(run: &Run, position: &str, payload: Value) ->
         Ok(payload) => payload,
         Err(error) => {
             let message = format!("the signal's payload is not of the code's type: {error}");
-            run.fail(Fault::Park(ParkReason::Unreadable { position: position.to_owned(), message })).await
+            let reason = ParkReason::Unreadable { position: position.to_owned(), message };
+            run.fail(Fault::Park(Box::new(reason))).await
         }
     }
 }

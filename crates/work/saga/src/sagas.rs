@@ -14,7 +14,7 @@ use crate::definition::Definitions;
 use crate::error::SagaError;
 use crate::instance::{Asked, Instance, SagaId};
 use crate::store::{Filter, NewInstance, NewSignal, Remedy, SagaStore};
-use crate::views::{Seen, SagaView, SignalView};
+use crate::views::{SagaView, Seen, SignalView};
 
 /// Reasons, names and keys are no longer than this, in bytes.
 const LONGEST: usize = 1000;
@@ -220,7 +220,13 @@ impl Sagas {
         let journal = self.store.journal(id, after, MOST).await?;
         let signals = self.store.signals(id, 0).await?;
         let signals = signals.into_iter().map(SignalView::from).collect();
-        Ok(Seen { saga: SagaView::from(&instance), input: instance.input, output: instance.output, journal, signals })
+        Ok(Seen {
+            saga: SagaView::from(&instance),
+            input: instance.input,
+            output: instance.output,
+            journal,
+            signals,
+        })
     }
 
     /// The tenant's sagas, newest first. `status: parked` lists what needs an operator.

@@ -73,7 +73,7 @@ pub struct Step<'a, F> {
     borrowed: PhantomData<&'a ()>,
 }
 
-impl<'a, F> Step<'a, F> {
+impl<F> Step<'_, F> {
     pub(crate) fn new(run: Arc<Run>, position: String, name: Cow<'static, str>, action: F) -> Self {
         Self {
             run,
@@ -127,10 +127,11 @@ impl<'a, F> Step<'a, F> {
         U: FnMut(T, StepKey) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let undo: Undo = Box::new(move |result, key| match serde_json::from_value(result.unwrap_or_default()) {
-            Ok(result) => undo(result, key).boxed(),
-            Err(error) => std::future::ready(Err(Error::internal(error))).boxed(),
-        });
+        let undo: Undo =
+            Box::new(move |result, key| match serde_json::from_value(result.unwrap_or_default()) {
+                Ok(result) => undo(result, key).boxed(),
+                Err(error) => std::future::ready(Err(Error::internal(error))).boxed(),
+            });
         self.undo = Some((name.into(), undo));
         self.always = false;
         self
@@ -239,9 +240,10 @@ impl<'a, F> Step<'a, F> {
         match serde_json::from_value(result) {
             Ok(result) => Ok(result),
             Err(error) => {
-                let message = format!("the result of step `{}` is not of the code's type: {error}", self.name);
+                let message =
+                    format!("the result of step `{}` is not of the code's type: {error}", self.name);
                 let reason = ParkReason::Unreadable { position: self.position.clone(), message };
-                self.run.fail(Fault::Park(reason)).await
+                self.run.fail(Fault::Park(Box::new(reason))).await
             }
         }
     }
@@ -263,7 +265,10 @@ where
 
 impl<F> fmt::Debug for Step<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Step").field("position", &self.position).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Step")
+            .field("position", &self.position)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -274,7 +279,9 @@ async fn keep<T: Serialize>(run: &Run, position: &str, result: T) -> Value {
             Ok(()) => return result,
             Err(reason) => reason,
         },
-        Err(error) => ParkReason::Unreadable { position: position.to_owned(), message: error.to_string() },
+        Err(error) => {
+            Box::new(ParkReason::Unreadable { position: position.to_owned(), message: error.to_string() })
+        }
     };
     run.fail(Fault::Park(reason)).await
 }

@@ -183,12 +183,8 @@ pub trait SagaStore: Send + Sync + 'static {
     async fn settle(&self, id: SagaId, fence: u64, settle: &Settle) -> Result<(), SagaError>;
 
     /// Extends the claims of a worker, and says which it still has.
-    async fn heartbeat(
-        &self,
-        worker: &str,
-        held: &[SagaId],
-        lease: Duration,
-    ) -> Result<Vec<Beat>, SagaError>;
+    async fn heartbeat(&self, worker: &str, held: &[SagaId], lease: Duration)
+    -> Result<Vec<Beat>, SagaError>;
 
     /// Adds a signal to a saga that is not over, and makes it due; `false` when it has one with the same id.
     async fn signal(
@@ -228,7 +224,7 @@ pub trait SagaStore: Send + Sync + 'static {
 
     /// Waits until another process announces, or until that may have been missed.
     async fn announced(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -160,18 +160,19 @@ impl Worker {
         let version = claimed.instance.version;
         let definition = self.sagas.definitions().get(&name, version).cloned();
         let run = Arc::new(Run::new(Arc::clone(&self.shared), claimed, now));
-        let (held, metrics, wake) = (Arc::clone(&self.held), self.metrics.clone(), Arc::clone(self.sagas.wake()));
+        let (held, metrics, wake) =
+            (Arc::clone(&self.held), self.metrics.clone(), Arc::clone(self.sagas.wake()));
         let turn = Arc::clone(&run);
         // The turn begins only once it is held, or a short one might end before.
         let begin = Arc::new(Notify::new());
-        let begun = Arc::clone(&begin);
+        let held_by_now = Arc::clone(&begin);
         let abort = turns.spawn(async move {
-            begun.notified().await;
+            held_by_now.notified().await;
             let clock = &turn.shared.clock;
             let from = clock.now();
             let done = match &definition {
                 Some(definition) => drive(&turn, definition, input).await,
-                None => Err(Fault::Park(ParkReason::Unregistered { kind: kind_of(&name, version) })),
+                None => Err(Fault::Park(Box::new(ParkReason::Unregistered { kind: kind_of(&name, version) }))),
             };
             if let Some(settle) = settle_of(&turn, done, &metrics)
                 && end(&turn, &settle).await
@@ -214,7 +215,7 @@ fn settle_of(run: &Run, done: Result<Settle, Fault>, metrics: &SagaMetrics) -> O
     let failure = || run.lock().history.decided.clone();
     match done {
         Ok(settle) => Some(settle),
-        Err(Fault::Park(reason)) => Some(Settle::Park { reason, failure: failure() }),
+        Err(Fault::Park(reason)) => Some(Settle::Park { reason: *reason, failure: failure() }),
         Err(Fault::Store(SagaError::LeaseLost(_))) => {
             metrics.lost();
             tracing::warn!(saga = %run.id, fence = run.fence, "a saga is another worker's by now");
@@ -251,7 +252,8 @@ async fn end(run: &Run, settle: &Settle) -> bool {
 async fn beat(shared: Arc<Shared>, worker: String, held: Arc<Held>) {
     loop {
         shared.clock.sleep(shared.config.heartbeat).await;
-        let known: Vec<_> = held.lock().values().map(|(run, abort)| (Arc::clone(run), abort.clone())).collect();
+        let known: Vec<_> =
+            held.lock().values().map(|(run, abort)| (Arc::clone(run), abort.clone())).collect();
         if known.is_empty() {
             continue;
         }

@@ -5,6 +5,7 @@ mod bell;
 mod claim;
 mod row;
 
+#[cfg(feature = "postgres")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,8 @@ use {execute, rows};
 
 const BY_KEY: &str = "SELECT id FROM saga_instances WHERE tenant = $1 AND name = $2 AND unique_key = $3";
 const JOURNAL: &str = "SELECT data FROM saga_journal WHERE saga = $1 AND seq > $2 ORDER BY seq LIMIT $3";
-const SIGNALS: &str = "SELECT data FROM saga_signals WHERE saga = $1 AND number > $2 ORDER BY number LIMIT $3";
+const SIGNALS: &str =
+    "SELECT data FROM saga_signals WHERE saga = $1 AND number > $2 ORDER BY number LIMIT $3";
 const SAME: &str = "SELECT number FROM saga_signals WHERE saga = $1 AND signal_id = $2";
 const LAST_SIGNAL: &str = "SELECT COALESCE(MAX(number), 0) FROM saga_signals WHERE saga = $1";
 const ADD_SIGNAL: &str = "INSERT INTO saga_signals (saga, number, signal_id, data) VALUES ($1, $2, $3, $4)";
@@ -352,7 +354,7 @@ impl SagaStore for SqlSagas {
         if self.db.dialect() == Dialect::Postgres {
             return self.bell.hear(&self.db).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

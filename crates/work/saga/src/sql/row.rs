@@ -11,8 +11,7 @@ use crate::error::SagaError;
 use crate::instance::{Instance, Status, kind_of};
 
 /// The columns [`Row`] reads, in its order.
-pub(super) const COLUMNS: &str =
-    "id, tenant, name, unique_key, status, due_at, fence, pokes, worker, ended_at, parked, cancel, failure, output, head";
+pub(super) const COLUMNS: &str = "id, tenant, name, unique_key, status, due_at, fence, pokes, worker, ended_at, parked, cancel, failure, output, head";
 
 type S = Option<String>;
 pub(super) type Row =
@@ -29,8 +28,23 @@ struct Head {
 }
 
 pub(super) fn instance(row: Row) -> Result<Instance, SagaError> {
-    let (id, tenant, name, key, status, due_at, fence, pokes, worker, ended_at, parked, cancel, failure, output, head) =
-        row;
+    let (
+        id,
+        tenant,
+        name,
+        key,
+        status,
+        due_at,
+        fence,
+        pokes,
+        worker,
+        ended_at,
+        parked,
+        cancel,
+        failure,
+        output,
+        head,
+    ) = row;
     let head: Head = parse(&head)?;
     Ok(Instance {
         id: id.parse().map_err(|_| SagaError::Corrupt(format!("`{id}` is no id")))?,
@@ -38,7 +52,8 @@ pub(super) fn instance(row: Row) -> Result<Instance, SagaError> {
         name,
         version: head.version,
         key,
-        status: Status::parse(&status).ok_or_else(|| SagaError::Corrupt(format!("`{status}` is no state")))?,
+        status: Status::parse(&status)
+            .ok_or_else(|| SagaError::Corrupt(format!("`{status}` is no state")))?,
         parked: optional(parked)?,
         input: head.input,
         output: optional(output)?,
@@ -55,7 +70,8 @@ pub(super) fn instance(row: Row) -> Result<Instance, SagaError> {
     })
 }
 
-const INSERT: &str = "INSERT INTO saga_instances (id, tenant, name, kind, unique_key, status, due_at, fence, pokes, head)
+const INSERT: &str =
+    "INSERT INTO saga_instances (id, tenant, name, kind, unique_key, status, due_at, fence, pokes, head)
     VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8) ON CONFLICT DO NOTHING";
 
 /// Writes a new one, unless its key is taken.
@@ -84,7 +100,8 @@ pub(super) async fn insert(tx: &mut Tx, new: &Instance) -> Result<bool, SagaErro
     Ok(added == 1)
 }
 
-const UPDATE: &str = "UPDATE saga_instances SET status = $2, due_at = $3, pokes = $4, worker = $5, ended_at = $6,
+const UPDATE: &str =
+    "UPDATE saga_instances SET status = $2, due_at = $3, pokes = $4, worker = $5, ended_at = $6,
     parked = $7, cancel = $8, failure = $9, output = $10 WHERE id = $1";
 
 /// Writes what may have changed; the row is locked.

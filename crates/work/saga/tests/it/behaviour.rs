@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use runtime_kernel::{Context, Error, Name, Retry, Source, SystemClock, TenantContext};
 use runtime_resilience::{Jitter, RetryPolicy};
-use runtime_saga::{
-    Definition, NewSaga, Saga, SagaError, SignalRequest, Status, Steps, StepKey, Worker,
-};
+use runtime_saga::{Definition, NewSaga, Saga, SagaError, SignalRequest, Status, StepKey, Steps, Worker};
 use serde_json::json;
 
 use super::world::{
@@ -178,7 +176,8 @@ async fn a_compensation_that_is_always_due_runs_for_a_step_whose_outcome_nobody_
                 let outside = outside.clone();
                 async move {
                     let act = move |_key: StepKey| async move {
-                        let retry = if cancelled { Retry::After(Duration::from_mins(1)) } else { Retry::Never };
+                        let retry =
+                            if cancelled { Retry::After(Duration::from_mins(1)) } else { Retry::Never };
                         Err::<u32, _>(unavailable().with_retry(retry))
                     };
                     let undo = move |result: Option<u32>, key: StepKey| {
@@ -225,7 +224,10 @@ async fn a_failed_branch_is_undone_with_its_sisters_also_those_still_waiting_for
     manual.advance(Duration::from_hours(1));
     assert_eq!(over(&sagas, id).await.failure.unwrap().code, "test.refused");
     let (done, undone) = done_and_undone(&sagas, id).await;
-    assert_eq!((done, undone), (vec!["s2".to_owned(), "s1".to_owned()], vec!["u1".to_owned(), "u2".to_owned()]));
+    assert_eq!(
+        (done, undone),
+        (vec!["s2".to_owned(), "s1".to_owned()], vec!["u1".to_owned(), "u2".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -321,7 +323,7 @@ async fn tenant_and_trace_travel_and_other_tenants_see_nothing() {
     let seen = sagas.show(&acme, id, 0).await.unwrap();
     assert_eq!(seen.output, Some(json!(["main/acme", acme.trace.trace_id_hex()])));
     assert!(matches!(sagas.show(&other, id, 0).await, Err(SagaError::NotFound(_))));
-    assert!(sagas.list(&other, Default::default()).await.unwrap().is_empty());
+    assert!(sagas.list(&other, runtime_saga::store::Filter::default()).await.unwrap().is_empty());
     let text = serde_json::to_string(&seen).unwrap();
     assert_eq!(serde_json::from_str::<runtime_saga::Seen>(&text).unwrap(), seen);
 }

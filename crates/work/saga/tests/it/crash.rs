@@ -65,7 +65,12 @@ impl SagaStore for Deadly {
     async fn start(&self, new: &NewInstance) -> Result<SagaId, SagaError> {
         self.0.start(new).await
     }
-    async fn heartbeat(&self, worker: &str, held: &[SagaId], lease: Duration) -> Result<Vec<Beat>, SagaError> {
+    async fn heartbeat(
+        &self,
+        worker: &str,
+        held: &[SagaId],
+        lease: Duration,
+    ) -> Result<Vec<Beat>, SagaError> {
         self.0.heartbeat(worker, held, lease).await
     }
     async fn signal(&self, tenant: &str, id: SagaId, new: &NewSignal, most: u64) -> Result<bool, SagaError> {
@@ -173,7 +178,15 @@ async fn survives_every_death(fresh: impl AsyncFn() -> Kept, fails: bool, stride
         let ended = over(&second, id).await;
         let (done, undone) = done_and_undone(&second, id).await;
         let mut expected: Vec<_> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
-        assert_eq!({ let mut done = done.clone(); done.sort(); done }, expected, "at {at}");
+        assert_eq!(
+            {
+                let mut done = done.clone();
+                done.sort();
+                done
+            },
+            expected,
+            "at {at}"
+        );
         if fails {
             assert_eq!(ended.status, Status::Compensated, "at {at}");
             assert_eq!(ended.failure.unwrap().code, "test.refused");

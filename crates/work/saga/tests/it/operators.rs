@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use runtime_kernel::{Error, Principal};
-use runtime_saga::{
-    Definition, NewSaga, ParkReason, Saga, SagaError, SignalRequest, Status, StepKey, What,
-};
+use runtime_saga::{Definition, NewSaga, ParkReason, Saga, SagaError, SignalRequest, Status, StepKey, What};
 use serde_json::json;
 
 use super::world::{Outside, Running, context, done_and_undone, memory, over, refused, rests, sagas, until};
@@ -53,7 +51,10 @@ async fn a_compensation_that_fails_for_good_parks_the_saga_and_can_be_retried_or
         let Some(ParkReason::CompensationFailed { position, name, failure }) = parked.parked else {
             panic!("{:?}", parked.parked)
         };
-        assert_eq!((position.as_str(), name.as_str(), failure.code.as_str()), ("1", "undo b", "test.refused"));
+        assert_eq!(
+            (position.as_str(), name.as_str(), failure.code.as_str()),
+            ("1", "undo b", "test.refused")
+        );
         assert_eq!(outside.calls(), ["undo c", "undo b"]);
         let filter = serde_json::from_value(json!({"status": "parked"})).unwrap();
         assert_eq!(sagas.list(&context(), filter).await.unwrap()[0].id, id);
@@ -65,7 +66,10 @@ async fn a_compensation_that_fails_for_good_parks_the_saga_and_can_be_retried_or
             sagas.retry(&ann, id, "the bank is back").await.unwrap();
         }
         let ended = over(&sagas, id).await;
-        assert_eq!((ended.status, ended.failure.unwrap().code.as_str()), (Status::Compensated, "test.refused"));
+        assert_eq!(
+            (ended.status, ended.failure.unwrap().code.as_str()),
+            (Status::Compensated, "test.refused")
+        );
         let calls = outside.calls();
         let then: &[&str] = if resolve { &["undo a"] } else { &["undo b", "undo a"] };
         assert_eq!(&calls[2..], then);
@@ -91,7 +95,9 @@ async fn a_changed_order_of_steps_parks_the_saga_and_the_right_code_takes_it_up_
                         outside.call(&key, name);
                         async { Ok(()) }
                     };
-                    saga.step(*name, act).compensate(format!("undo {name}"), |(), _| async { Ok(()) }).await?;
+                    saga.step(*name, act)
+                        .compensate(format!("undo {name}"), |(), _| async { Ok(()) })
+                        .await?;
                 }
                 if wait {
                     saga.signal::<()>("go").await;
@@ -211,7 +217,10 @@ async fn a_cancel_undoes_what_was_done_and_comes_too_late_for_what_is_over() {
     sagas.cancel(&context(), id, "changed my mind").await.unwrap();
     let ended = over(&sagas, id).await;
     let failure = ended.failure.unwrap();
-    assert_eq!((failure.code.as_str(), failure.message.as_str()), ("saga.cancelled", "cancelled: changed my mind"));
+    assert_eq!(
+        (failure.code.as_str(), failure.message.as_str()),
+        ("saga.cancelled", "cancelled: changed my mind")
+    );
     assert_eq!(done_and_undone(&sagas, id).await, (vec!["a".to_owned()], vec!["undo a".to_owned()]));
     let late = sagas.cancel(&context(), id, "again").await;
     assert!(matches!(late, Err(SagaError::WrongState { state: "compensated", .. })), "{late:?}");

@@ -142,7 +142,8 @@ async fn a_thousand_sagas_on_two_handles_of_one_postgres_each_do_each_step_once(
         let new = NewSaga::new("many", number).unwrap();
         (number, handles[number % 2].start(&context(), new).await.unwrap())
     };
-    let started: Vec<_> = futures_util::stream::iter(0..SAGAS).map(start).buffer_unordered(16).collect().await;
+    let started: Vec<_> =
+        futures_util::stream::iter(0..SAGAS).map(start).buffer_unordered(16).collect().await;
     for (number, id) in started {
         let done = over(&handles[0], id).await;
         assert_eq!((done.status, done.output), (Status::Completed, Some((number + 3).into())));

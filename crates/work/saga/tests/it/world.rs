@@ -105,7 +105,7 @@ pub async fn until(sagas: &Sagas, id: SagaId, is: impl Fn(&Instance) -> bool) ->
             tokio::task::yield_now().await;
         }
     };
-    let Ok(instance) = tokio::time::timeout(Duration::from_secs(60), watch).await else {
+    let Ok(instance) = tokio::time::timeout(Duration::from_mins(1), watch).await else {
         panic!("{:#?}", sagas.show(&context(), id, 0).await.unwrap());
     };
     instance
