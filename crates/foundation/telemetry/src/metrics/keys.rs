@@ -107,6 +107,14 @@ pub const OUTBOX_CLAIMS_LOST_TOTAL: &str = "outbox_claims_lost_total";
 pub const OUTBOX_STORED: &str = "outbox_stored";
 /// Gauge `{channel}`, seconds: the age of the oldest message neither sent nor parked; 0 without one.
 pub const OUTBOX_OLDEST_UNSENT_SECONDS: &str = "outbox_oldest_unsent_seconds";
+/// Counter `{saga, outcome}` with outcome `completed` or `compensated`: sagas that are over.
+pub const SAGA_ENDED_TOTAL: &str = "saga_ended_total";
+/// Counter `{saga, reason}`: sagas that were parked for an operator.
+pub const SAGA_PARKED_TOTAL: &str = "saga_parked_total";
+/// Histogram `{saga}`, seconds: how long a worker had a saga in hand at a time.
+pub const SAGA_TURN_DURATION_SECONDS: &str = "saga_turn_duration_seconds";
+/// Counter: claims of sagas that ended because the lease was another's.
+pub const SAGA_LEASES_LOST_TOTAL: &str = "saga_leases_lost_total";
 
 /// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
 pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
