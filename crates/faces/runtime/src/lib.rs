@@ -62,6 +62,9 @@ pub use runtime_resilience as resilience;
 /// Canary and blue-green releases.
 #[cfg(feature = "rollout")]
 pub use runtime_rollout as rollout;
+/// Durable orchestration with compensation.
+#[cfg(feature = "saga")]
+pub use runtime_saga as saga;
 /// Secret strings and where they come from.
 #[cfg(feature = "secrets")]
 pub use runtime_secrets as secrets;

@@ -24,6 +24,7 @@ use runtime_ratelimit::RateLimitModule;
 use runtime_redis::RedisModule;
 use runtime_resilience::ResilienceModule;
 use runtime_rollout::RolloutModule;
+use runtime_saga::SagaModule;
 use runtime_telemetry::{TelemetryGuard, TelemetryModule};
 use runtime_tenancy::TenancyModule;
 use runtime_workflow::WorkflowModule;
@@ -90,6 +91,7 @@ fn modules(
         .with(JobsModule::new())
         .with(CronModule::new())
         .with(EventsModule::new())
+        .with(SagaModule::new())
         .with(WorkflowModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
 }

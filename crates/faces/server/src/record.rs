@@ -52,6 +52,17 @@ pub(crate) async fn schedule(
     Ok(container.get(AUDIT).await?.record(event).await?)
 }
 
+/// Puts an order about a saga on record, durably.
+pub(crate) async fn saga(
+    container: &Container,
+    context: &Context,
+    action: &'static str,
+    id: &str,
+) -> Result<(), Error> {
+    let event = AuditEvent::new(action).context(context).target("saga", id);
+    Ok(container.get(AUDIT).await?.record(event).await?)
+}
+
 /// Puts an order about a subscription on record, durably.
 pub(crate) async fn subscription(
     container: &Container,

@@ -21,6 +21,7 @@ use runtime_ratelimit::RateLimitConfig;
 use runtime_redis::RedisConfig;
 use runtime_resilience::ResilienceConfig;
 use runtime_rollout::RolloutConfig;
+use runtime_saga::SagaConfig;
 use runtime_telemetry::TelemetryConfig;
 use runtime_tenancy::TenancyConfig;
 use runtime_workflow::WorkflowConfig;
@@ -82,6 +83,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<DiscoveryConfig>()
         .section::<EventsConfig>()
         .section::<HealthConfig>()
+        .section::<SagaConfig>()
         .section::<WorkflowConfig>()
         .section::<HttpConfig>()
         .section::<JobsConfig>()

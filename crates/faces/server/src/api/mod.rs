@@ -1,4 +1,4 @@
-//! The HTTP API: jobs, queues, schedules, events, workflows, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
+//! The HTTP API: jobs, queues, schedules, events, sagas, workflows, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
 
 mod breakers;
 mod chats;
@@ -11,6 +11,7 @@ mod probes;
 mod queues;
 mod quotas;
 mod rollouts;
+mod sagas;
 mod schedules;
 mod schema;
 mod workflows;
@@ -29,6 +30,7 @@ pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {
     queues::routes(app);
     schedules::routes(app);
     events::routes(app);
+    sagas::routes(app);
     workflows::routes(app);
     keys::routes(app);
     limits::routes(app);
