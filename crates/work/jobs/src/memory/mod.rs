@@ -1,5 +1,9 @@
 //! Jobs in memory: for tests and for work that may be forgotten with the process.
 
+mod claimable;
+mod count;
+mod unique;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,11 +12,12 @@ use async_trait::async_trait;
 use runtime_kernel::{SharedClock, Timestamp};
 use serde_json::Value;
 
+use self::claimable::{Claimable, Slot};
 use crate::error::JobsError;
 use crate::job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Depth, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt,
-    Report, Rescued, Retention, Stats, Verdict, limit_name, lost, rank, unique_name,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt, Report,
+    Rescued, Retention, Stats, Verdict, limit_name, lost, unique_name,
 };
 
 /// Jobs in memory. Gone with the process; passes the same laws as the databases until then.
@@ -33,20 +38,6 @@ struct State {
     tats: HashMap<Slot, i64>,
     paused: BTreeSet<Pause>,
 }
-
-/// What a claim takes.
-#[derive(Default)]
-struct Claimable {
-    /// The jobs, in order.
-    jobs: Vec<JobId>,
-    /// The theoretical arrival times of their keys thereafter.
-    tats: HashMap<Slot, i64>,
-    /// When a pace lets the next one in.
-    opens: Option<i64>,
-}
-
-/// A queue, a kind and a key.
-type Slot = (String, String, String);
 
 struct Entry {
     job: Job,
@@ -124,82 +115,10 @@ impl Entry {
 }
 
 impl State {
-    /// Frees the unique key of a job that finished, unless it was taken for a period.
-    fn free(&mut self, id: JobId) {
-        if let Some(key) = self.jobs.get(&id).and_then(|entry| entry.unique.clone())
-            && self.unique.get(&key).is_some_and(|(holder, until)| *holder == id && until.is_none())
-        {
-            self.unique.remove(&key);
-        }
-    }
-
-    /// Takes the unique key of a finished job again; says whether it could.
-    fn take_again(&mut self, id: JobId, now: Timestamp) -> bool {
-        let Some(key) = self.jobs.get(&id).and_then(|entry| entry.unique.clone()) else { return true };
-        let in_force = |(_, until): &&(JobId, Option<Timestamp>)| until.is_none_or(|until| until > now);
-        if let Some((holder, _)) = self.unique.get(&key).filter(in_force) {
-            return *holder == id;
-        }
-        self.unique.insert(key, (id, None));
-        true
-    }
-
     fn is_paused(&self, queue: &str, kind: &str) -> bool {
         self.paused
             .iter()
             .any(|pause| pause.queue == queue && pause.kind.as_ref().is_none_or(|paused| paused == kind))
-    }
-
-    /// What a claim takes.
-    fn claimable(&self, request: &ClaimRequest, now: Timestamp, ageing: Duration) -> Claimable {
-        let mut due: Vec<_> = self
-            .jobs
-            .values()
-            .filter(|entry| entry.job.state == JobState::Available && entry.job.run_at <= now)
-            .filter(|entry| {
-                request.kinds.contains(&entry.job.kind)
-                    && request.queues.contains(&entry.job.queue)
-                    && !self.is_paused(&entry.job.queue, &entry.job.kind)
-            })
-            .map(|entry| (rank(entry.job.run_at.as_microsecond(), entry.job.priority, ageing), entry.job.id))
-            .collect();
-        due.sort_unstable();
-        let slot = |entry: &Entry| {
-            entry.key.as_ref().map(|key| (entry.job.queue.clone(), entry.job.kind.clone(), key.clone()))
-        };
-        let mut running: HashMap<_, u32> = HashMap::new();
-        for slot in self.jobs.values().filter(|entry| entry.job.state == JobState::Running).filter_map(slot) {
-            *running.entry(slot).or_default() += 1;
-        }
-        let max = usize::try_from(request.max).unwrap_or(usize::MAX);
-        let (mut found, mut blocked) = (Claimable::default(), BTreeSet::new());
-        for (_, id) in due {
-            if found.jobs.len() >= max {
-                break;
-            }
-            let Some(entry) = self.jobs.get(&id) else { continue };
-            if let Some(slot) = slot(entry) {
-                let limit = request.limit(&entry.job.kind);
-                let at_once = running.entry(slot.clone()).or_default();
-                let known = found.tats.get(&slot).or_else(|| self.tats.get(&slot));
-                let tat = known.copied().unwrap_or(i64::MIN);
-                let (pace, now) = (limit.pace(), now.as_microsecond());
-                let full = limit.concurrency.is_some_and(|most| *at_once >= most);
-                let early = limit.rate.is_some() && pace.opens(tat) > now;
-                if blocked.contains(&slot) || full || early {
-                    if early && !full {
-                        found.opens = found.opens.into_iter().chain([pace.opens(tat)]).min();
-                    }
-                    // What comes later under this key must not overtake it.
-                    blocked.insert(slot);
-                    continue;
-                }
-                *at_once += 1;
-                found.tats.insert(slot, pace.begun(tat, now));
-            }
-            found.jobs.push(id);
-        }
-        found
     }
 
     fn matching<'a>(&'a self, filter: &'a Filter, now: Timestamp) -> impl Iterator<Item = (JobId, Job)> + 'a {
@@ -556,44 +475,6 @@ impl JobStore for MemoryStore {
     }
 
     async fn stats(&self, live: Duration) -> Result<Stats, JobsError> {
-        let now = self.now();
-        let state = self.lock();
-        let mut depths: BTreeMap<(String, String), Depth> = BTreeMap::new();
-        let mut totals = Stats::default();
-        let mut waiting = BTreeSet::new();
-        for entry in state.jobs.values() {
-            let job = entry.present(now);
-            if job.state.is_finished() {
-                *totals.finished.entry(job.state.as_str().to_owned()).or_default() += 1;
-                continue;
-            }
-            let depth = depths.entry((job.queue.clone(), job.kind.clone())).or_insert_with(|| Depth {
-                queue: job.queue.clone(),
-                kind: job.kind.clone(),
-                states: BTreeMap::new(),
-                oldest: None,
-            });
-            *depth.states.entry(job.state.as_str().to_owned()).or_default() += 1;
-            if job.state == JobState::Available {
-                depth.oldest = Some(depth.oldest.map_or(job.run_at, |oldest| oldest.min(job.run_at)));
-            }
-            if job.state != JobState::Running {
-                waiting.insert(job.kind);
-            }
-        }
-        let fresh = |seen: Timestamp| later(seen, live) >= now;
-        let handled: BTreeSet<&String> =
-            state.workers.values().filter(|(_, seen)| fresh(*seen)).flat_map(|(kinds, _)| kinds).collect();
-        totals.unhandled = waiting.into_iter().filter(|kind| !handled.contains(kind)).collect();
-        totals.depths = depths.into_values().collect();
-        Ok(totals)
-    }
-}
-
-impl State {
-    fn free_if_finished(&mut self, id: JobId) {
-        if self.jobs.get(&id).is_some_and(|entry| entry.job.state.is_finished()) {
-            self.free(id);
-        }
+        Ok(self.lock().count(self.now(), live))
     }
 }
