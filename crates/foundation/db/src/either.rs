@@ -50,3 +50,32 @@ macro_rules! on_connection {
         }
     };
 }
+
+/// Runs a statement on a transaction's connection, whichever database it is, and counts the rows it changed. Errors leave
+/// the function, as by `?`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[macro_export]
+macro_rules! change {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: String = $sql.into();
+        $crate::on_connection!($tx, conn => {
+            let query = $crate::sqlx::query($crate::sqlx::AssertSqlSafe(sql.clone()))$(.bind($bind))*;
+            query.execute(&mut *conn).await?.rows_affected()
+        })?
+    }};
+}
+
+/// Runs a query on a transaction's connection, whichever database it is, and maps every row; the error the map has comes
+/// first: `rows!(DbError; tx, "SELECT 1", [], |row| row.try_get::<i64, _>(0)?)`. Errors leave the function, as by `?`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[macro_export]
+macro_rules! rows {
+    ($error:ty; $tx:expr, $sql:expr, [$($bind:expr),* $(,)?], |$row:ident| $map:expr) => {{
+        let sql: String = $sql.into();
+        $crate::on_connection!($tx, conn => {
+            let query = $crate::sqlx::query($crate::sqlx::AssertSqlSafe(sql.clone()))$(.bind($bind))*;
+            let rows = query.fetch_all(&mut *conn).await?;
+            rows.iter().map(|$row| -> Result<_, $error> { Ok($map) }).collect::<Result<Vec<_>, $error>>()?
+        })?
+    }};
+}

@@ -5,6 +5,8 @@
 )]
 
 mod backend;
+#[cfg(feature = "postgres")]
+mod bell;
 mod config;
 mod connection;
 mod database;
@@ -23,6 +25,8 @@ mod transaction;
 mod watch;
 
 pub use backend::Backend;
+#[cfg(feature = "postgres")]
+pub use bell::Bell;
 pub use config::{DbConfig, Migrate, Synchronous};
 pub use connection::Conn;
 pub use database::{Database, Dialect};

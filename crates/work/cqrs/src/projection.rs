@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Database, Dialect, Tx};
 use runtime_events::EventLog;
 use runtime_events::log::Stored;
 use runtime_kernel::{Context, Error, Source};
 
 use crate::error::CqrsError;
-use crate::run::{UNREACHABLE, change, rows};
+use crate::run::{change, rows};
 
 /// A read model that follows a topic.
 ///

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Database, Dialect, Tx};
 use runtime_kernel::{Context, Source};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::error::CqrsError;
 use crate::idempotency::{Begun, IdempotencyStore, Key};
 use crate::memory::micros;
-use crate::run::{UNREACHABLE, change, rows};
+use crate::run::{change, rows};
 
 /// Answers in the database a service has anyway. Its tables come with [`migrations`](crate::migrations).
 ///

@@ -239,3 +239,40 @@ async fn a_race_that_is_always_lost_ends() {
         .await;
     assert_eq!((lost, rounds.into_inner()), (Err(DbError::Serialization), 4));
 }
+
+#[tokio::test]
+async fn who_waits_for_a_commit_is_told_of_it_and_of_nothing_else() {
+    let ctx = context();
+    for test in both(|_| {}).await {
+        let (db, told) = (&test.db, Arc::new(AtomicUsize::new(0)));
+        let tell = |n: usize| {
+            let told = Arc::clone(&told);
+            move || {
+                told.fetch_add(n, Ordering::SeqCst);
+            }
+        };
+        let mut tx = db.begin(&ctx).await.unwrap();
+        tx.on_commit(tell(1));
+        assert_eq!(told.load(Ordering::SeqCst), 0);
+        tx.commit().await.unwrap();
+        for end in ["rolled back", "dropped"] {
+            let mut tx = db.begin(&ctx).await.unwrap();
+            tx.on_commit(tell(10));
+            if end == "rolled back" {
+                tx.rollback().await.unwrap();
+            }
+        }
+        let within = async |mut tx: runtime_db::Tx| {
+            tx.on_commit(tell(100));
+            Ok::<_, DbError>(())
+        };
+        db.transaction(&ctx, within).await.unwrap();
+        let aborted = async |mut tx: runtime_db::Tx| {
+            tx.on_commit(tell(1000));
+            let _ = run(&mut tx, "INSERT INTO nowhere VALUES (1)").await;
+            Err::<(), _>(DbError::Aborted)
+        };
+        assert!(db.transaction(&ctx, aborted).await.is_err());
+        assert_eq!(told.load(Ordering::SeqCst), 101);
+    }
+}

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Dialect, Tx};
 use runtime_kernel::Timestamp;
 
 use super::rows::{micros, number, timestamp};
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use super::{SqlStore, signed};
 use crate::action::FireInTx;
 use crate::error::CronError;

@@ -7,13 +7,13 @@ mod run;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Database, Dialect, Tx};
 use runtime_kernel::{Context, Source, Timestamp};
 
 pub(crate) use self::claim::FiredInTx;
 use self::rows::{COLUMNS, json, micros, number, stored, timestamp};
-use self::run::{UNREACHABLE, change, rows};
+use self::run::{change, rows};
 use crate::catch_up::CatchUp;
 use crate::error::CronError;
 use crate::store::{

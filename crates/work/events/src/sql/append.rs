@@ -1,11 +1,11 @@
 //! Writing events, and giving positions to those that are committed.
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Dialect, Tx};
 
 use super::SqlLog;
 use super::rows::{among, json, lock, signed};
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use crate::error::EventsError;
 use crate::message::{Message, slot};
 use crate::publisher::Receipt;

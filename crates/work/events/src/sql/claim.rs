@@ -1,10 +1,10 @@
 //! The claim: finds a partition with something to do, and reads it, in one transaction.
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Dialect, Tx};
+use runtime_db::Tx;
+use runtime_db::sqlx::Row;
 
 use super::rows::{STORED, json, lock, number, signed, stored};
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use crate::error::EventsError;
 use crate::log::{Claim, ClaimRequest, Claimed, Lease, lost};
 use crate::memory::micros;

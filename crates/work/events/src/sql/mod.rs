@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Database, Dialect, Tx};
 use runtime_kernel::{Context, Source};
 use tokio::sync::Notify;
 
-use self::run::{UNREACHABLE, rows};
+use self::run::rows;
 use crate::error::EventsError;
 use crate::log::{
     Bounds, Claim, ClaimRequest, EventLog, Lag, Lease, Parked, Settled, Stored, SubscriptionSpec,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Dialect, Tx};
+use runtime_db::Tx;
+use runtime_db::sqlx::Row;
 
 use super::rows::{json, lock, number, signed};
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use crate::error::EventsError;
 use crate::log::{Claim, Claimed, Failure, Lease, Settled, Verdict, counted, reached};
 use crate::memory::micros;

@@ -5,8 +5,6 @@
 //! ended by touching one row. What ends is copied into `finished`, or back into `later`. Every step is one transaction.
 
 mod admin;
-#[cfg(feature = "postgres")]
-mod bell;
 mod claim;
 #[cfg(feature = "postgres")]
 mod copy;
@@ -54,7 +52,7 @@ pub struct SqlStore {
     /// What this process has claimed and not yet ended.
     leases: Arc<Mutex<HashMap<i64, Arc<Lease>>>>,
     #[cfg(feature = "postgres")]
-    bell: Arc<bell::Bell>,
+    bell: runtime_db::Bell,
     /// Whether this process's clock is taken for the database's.
     local: bool,
 }
@@ -69,7 +67,7 @@ impl SqlStore {
             low: Arc::default(),
             leases: Arc::default(),
             #[cfg(feature = "postgres")]
-            bell: Arc::default(),
+            bell: runtime_db::Bell::new("runtime_jobs"),
             local: db_is_local,
         }
     }

@@ -239,7 +239,7 @@ impl SqlStore {
         self.promote(tx, &mut locked).await?;
         #[cfg(feature = "postgres")]
         if promoted && tx.dialect() == Dialect::Postgres {
-            let (bell, db) = (std::sync::Arc::clone(&self.bell), self.db.clone());
+            let (bell, db) = (self.bell.clone(), self.db.clone());
             tx.on_commit(move || bell.ring(&db));
         }
         save(tx, &locked).await

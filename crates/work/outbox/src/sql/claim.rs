@@ -1,11 +1,11 @@
 //! The claim: leases shards that have something to send, and reads it, in one transaction.
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Dialect, Tx};
+use runtime_db::Tx;
+use runtime_db::sqlx::Row;
 use runtime_events::Message;
 use runtime_kernel::Timestamp;
 
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use super::settle::release_lanes;
 use super::{json, listed, lock, number, signed};
 use crate::config::OnParked;

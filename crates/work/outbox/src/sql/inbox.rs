@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe};
 use runtime_db::{Database, Dialect, Tx};
 use runtime_events::CloudEvent;
 use runtime_kernel::{Context, Source};
 
 use super::now;
-use super::run::{UNREACHABLE, change};
+use super::run::change;
 use crate::error::OutboxError;
 use crate::inbox::{InboxStore, Once, check, tenant};
 use crate::memory::micros;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Dialect, Tx};
+use runtime_db::Tx;
+use runtime_db::sqlx::Row;
 use runtime_kernel::Timestamp;
 
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use super::settle::release_lanes;
 use super::{lock, number, signed};
 use crate::error::OutboxError;

@@ -4,8 +4,6 @@
 //! has committed, whatever numbers were sent meanwhile. All messages of a key are in one shard, and a claim is a lease on
 //! whole shards, so no key is ever in two hands. Whoever changes what waits behind what holds the shard's row locked.
 
-#[cfg(feature = "postgres")]
-mod bell;
 mod claim;
 mod inbox;
 mod manage;
@@ -17,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
+use runtime_db::sqlx::Row;
 use runtime_db::{Database, Dialect, Tx};
 use runtime_events::Message;
 use runtime_kernel::units::ByteSize;
@@ -26,7 +24,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use self::inbox::SqlInbox;
-use self::run::{UNREACHABLE, change, rows};
+use self::run::{change, rows};
 use crate::error::OutboxError;
 use crate::row::{lane, shard, texts};
 use crate::store::{Channel, ChannelStats, Claim, ClaimRequest, Lease, OutboxStore, Parked, Settled};
@@ -45,7 +43,7 @@ pub struct SqlOutbox {
     /// Channels whose shards are known to be there.
     made: Arc<Mutex<HashSet<Channel>>>,
     #[cfg(feature = "postgres")]
-    bell: Arc<bell::Bell>,
+    bell: runtime_db::Bell,
 }
 
 impl SqlOutbox {
@@ -59,7 +57,7 @@ impl SqlOutbox {
             rung: Arc::default(),
             made: Arc::default(),
             #[cfg(feature = "postgres")]
-            bell: Arc::default(),
+            bell: runtime_db::Bell::new("runtime_outbox"),
         }
     }
 

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use runtime_db::sqlx::{self, AssertSqlSafe, Row};
-use runtime_db::{Dialect, Tx};
+use runtime_db::Tx;
+use runtime_db::sqlx::Row;
 
-use super::run::{UNREACHABLE, change, rows};
+use super::run::{change, rows};
 use super::{json, listed, listed_text, lock, signed};
 use crate::config::OnParked;
 use crate::error::OutboxError;

@@ -1,12 +1,8 @@
 //! Sagas in SQLite or Postgres, by the same statements.
 
-#[cfg(feature = "postgres")]
-mod bell;
 mod claim;
 mod row;
 
-#[cfg(feature = "postgres")]
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -82,7 +78,7 @@ const ADD: &str = "INSERT INTO saga_journal (saga, seq, data) VALUES ($1, $2, $3
 pub struct SqlSagas {
     db: Database,
     #[cfg(feature = "postgres")]
-    bell: Arc<bell::Bell>,
+    bell: runtime_db::Bell,
 }
 
 impl SqlSagas {
@@ -91,7 +87,7 @@ impl SqlSagas {
         Self {
             db,
             #[cfg(feature = "postgres")]
-            bell: Arc::default(),
+            bell: runtime_db::Bell::new("runtime_saga"),
         }
     }
 
