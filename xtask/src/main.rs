@@ -32,7 +32,7 @@ cargo xtask <command>
   crates [--check]           writes the crate map and feature tables, or fails when they are stale
   new-crate <wing> <name>    a crate's skeleton
   bench [area] [--json]      our figures beside the peers', in one run
-  soak <area> [--rounds n]   hours of what CI does for minutes";
+  soak jobs|work             hours of what CI does for minutes (--rounds n, --seconds n)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
