@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::Mutex;
 
 use crate::database::Database;
@@ -75,8 +75,6 @@ impl Bell {
         let mut slot = self.0.listener.lock().await;
         let heard = match slot.as_mut() {
             None => match db.postgres() {
-                // The listener keeps a connection of the pool; one that is needed for everything else is not its to keep.
-                Some(pool) if pool.options().get_max_connections() < 2 => std::future::pending().await,
                 Some(pool) => subscribe(pool, self.0.channel).await.map(|listener| *slot = Some(listener)),
                 None => std::future::pending().await,
             },
@@ -95,7 +93,10 @@ impl Bell {
 }
 
 async fn subscribe(pool: &sqlx::PgPool, channel: &str) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+    // A connection beside the pool's: it is held for as long as the bell lives, and a pool that is being closed waits for
+    // each of its own.
+    let own = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
+    let mut listener = PgListener::connect_with(&own).await?;
     listener.eager_reconnect(false);
     listener.listen(channel).await?;
     Ok(listener)

@@ -193,6 +193,8 @@ mod sql {
         }
         stop.send(()).unwrap();
         running.await.unwrap();
+        // What listened keeps no connection of the pool, which could not be closed otherwise.
+        tokio::time::timeout(Duration::from_secs(20), processes[0].2.close()).await.unwrap();
     }
 
     #[cfg(feature = "sqlite")]
