@@ -65,6 +65,21 @@ macro_rules! change {
     }};
 }
 
+/// Runs a query on a transaction's connection, whichever database it is; each row is a tuple, or whatever else sqlx makes of
+/// rows: `tuples!(tx, (i64, String), "SELECT id, name FROM t WHERE id > $1", 7)`. Errors leave the function, as by `?`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[macro_export]
+macro_rules! tuples {
+    ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: String = $sql.into();
+        let rows: Vec<$row> = $crate::on_connection!($tx, conn => {
+            let query = $crate::sqlx::query_as($crate::sqlx::AssertSqlSafe(sql.clone()))$(.bind($bind))*;
+            query.fetch_all(&mut *conn).await?
+        })?;
+        rows
+    }};
+}
+
 /// Runs a query on a transaction's connection, whichever database it is, and maps every row; the error the map has comes
 /// first: `rows!(DbError; tx, "SELECT 1", [], |row| row.try_get::<i64, _>(0)?)`. Errors leave the function, as by `?`.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -72,8 +72,19 @@ impl Driver for Postgres {
 
     async fn recover(mut connection: PoolConnection<Self>, (): Self::Guard) {
         let undo = async {
-            <Postgres as sqlx::Database>::TransactionManager::rollback(&mut connection).await?;
-            connection.ping().await
+            type Manager = <Postgres as sqlx::Database>::TransactionManager;
+            while Manager::get_transaction_depth(&connection) > 0 {
+                Manager::rollback(&mut connection).await?;
+            }
+            // A `BEGIN` whose answer nobody waited for is not among those sqlx counts, and whatever was then written on the
+            // connection by itself would be undone with it. Outside a transaction there is no savepoint to be had (25P01).
+            match connection.execute("SAVEPOINT abandoned").await {
+                Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == "25P01") => {
+                    Ok(())
+                }
+                Ok(_) | Err(sqlx::Error::Database(_)) => connection.execute("ROLLBACK").await.map(drop),
+                Err(error) => Err(error),
+            }
         };
         // The server stops the statement of a closed connection within `GONE_CHECK`, its transaction with it.
         // A cancel request would need the backend's key, which sqlx keeps to itself.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use runtime_kernel::Deadline;
+use runtime_kernel::{Deadline, Timestamp};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use sqlx_core::transaction::TransactionManager;
 
@@ -120,6 +120,24 @@ impl Tx {
         }
     }
 
+    /// The database's time, which all who share it agree on: Postgres is asked for it as it is now, not as the transaction
+    /// began; SQLite lives on this machine, so its time is that of its [`Database`](crate::Database)'s clock.
+    ///
+    /// # Errors
+    /// As a statement; [`DbError::Other`] for a time that cannot be.
+    pub async fn time(&mut self) -> Result<Timestamp, DbError> {
+        #[cfg(feature = "postgres")]
+        if let Some(conn) = self.postgres() {
+            let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+            let micros = sqlx::query_scalar(sql).fetch_one(&mut *conn).await?;
+            return Timestamp::from_microsecond(micros).map_err(|_| DbError::Other {
+                code: "time".to_owned(),
+                message: format!("{micros} is no time"),
+            });
+        }
+        on_conn!(self, conn => Ok(conn.state.watch.clock.utc()))
+    }
+
     /// Makes it permanent.
     ///
     /// Not cancel-safe: dropped while the database answers, the outcome is unknown to the caller.
@@ -148,6 +166,26 @@ impl Tx {
     /// When the connection broke; the database then undoes it by itself.
     pub async fn rollback(mut self) -> Result<(), DbError> {
         on_conn!(self, conn => rollback(conn).await)
+    }
+
+    /// Lends it to a part of the work that takes a transaction by value, and has it back when that part drops it: neither
+    /// what the part did nor whom it told of the commit is settled then.
+    ///
+    /// # Errors
+    /// What `work` returns; [`DbError::Aborted`] when it said `Ok` and kept the transaction, which is undone then.
+    pub async fn lend_to<T, E, W>(&mut self, work: impl FnOnce(Self) -> W) -> Result<T, E>
+    where
+        W: Future<Output = Result<T, E>>,
+        E: From<DbError>,
+    {
+        let committed = std::mem::take(&mut self.committed);
+        let mut lent = Self { conn: self.conn.take(), home: None, committed };
+        let home = lent.lend();
+        let result = work(lent).await;
+        let Some(mut back) = home.take() else { return result.and(Err(DbError::Aborted.into())) };
+        self.conn = back.conn.take();
+        self.committed = std::mem::take(&mut back.committed);
+        result
     }
 
     /// Begins a part that can fail alone: kept by [`Savepoint::release`], undone when dropped without it.
@@ -285,7 +323,10 @@ async fn savepoint<DB: Backend>(conn: &mut Conn<DB>) -> Result<bool, DbError> {
         return Err(DbError::Aborted);
     }
     let (inner, state) = conn.parts()?;
+    // Dropped in the middle, sqlx undoes the whole transaction and forgets it: it must not look as if it could go on.
+    state.doomed = true;
     DB::TransactionManager::begin(inner, None).await?;
+    state.doomed = false;
     Ok(state.unseen)
 }
 

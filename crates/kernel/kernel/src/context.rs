@@ -30,8 +30,15 @@ impl RequestId {
     }
 
     /// Accepts a caller's id: 1 to 128 visible ASCII characters, no quotes, backslash, `<` or `>`, so that it can
-    /// be logged and echoed as it is. `None` otherwise.
+    /// be logged and echoed as it is. `None` otherwise. Ids that print the same are equal, whoever made them.
     pub fn accept(text: &str) -> Option<Self> {
+        // One of ours that comes back, from storage or over a hop, is the one that left.
+        let ours = Uuid::try_parse(text).ok();
+        if let Some(uuid) =
+            ours.filter(|uuid| uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text)
+        {
+            return Some(Self::from(uuid));
+        }
         let fits = !text.is_empty() && text.len() <= 128;
         let clean = |b: u8| (0x21..0x7f).contains(&b) && !matches!(b, b'"' | b'\'' | b'\\' | b'<' | b'>');
         (fits && text.bytes().all(clean)).then(|| Self(Id::Theirs(Arc::from(text))))
@@ -190,7 +197,8 @@ pub struct Carried {
 impl Carried {
     /// Takes the work up again: same trace under a new span, the deadline that remains, the same tenant.
     ///
-    /// A trace that no longer parses is replaced by a new one rather than losing the work.
+    /// A trace that no longer parses is replaced by a new one rather than losing the work. The principal does not come
+    /// back: [`Context::principal`] means proved, and a stored row proves nothing; who asked is [`Carried::principal`].
     pub fn resume(&self, source: Source, clock: &dyn Clock) -> Context {
         let request_id = RequestId::accept(&self.request_id).unwrap_or_else(|| RequestId::new(clock));
         let trace = self.traceparent.parse::<TraceContext>().map_or_else(
@@ -237,6 +245,20 @@ mod tests {
     }
 
     #[test]
+    fn ids_that_print_the_same_are_equal_and_no_others() {
+        let ours = RequestId::from(Uuid::from_u128(0x0190_d1a2_7b3c_7def_8123_4567_89ab_cdef));
+        let printed = ours.to_string();
+        assert_eq!(RequestId::accept(&printed), Some(ours.clone()));
+        let simple = printed.replace('-', "");
+        for other in [printed.to_uppercase(), simple, format!("{{{printed}}}"), format!("urn:uuid:{printed}")]
+        {
+            let theirs = RequestId::accept(&other).unwrap();
+            assert_eq!(theirs.to_string(), other, "a caller's spelling is kept");
+            assert_ne!(theirs, ours);
+        }
+    }
+
+    #[test]
     fn carried_work_keeps_its_trace_tenant_and_remaining_deadline() {
         let clock = ManualClock::new();
         let tenant = TenantContext::tenant(Name::new("main").unwrap(), Name::new("acme").unwrap());
@@ -247,6 +269,7 @@ mod tests {
         let text = serde_json::to_string(&context.carry(&clock)).unwrap();
         clock.advance(Duration::from_secs(10));
         let resumed = serde_json::from_str::<Carried>(&text).unwrap().resume(Source::Job, &clock);
+        assert_eq!(resumed.request_id, context.request_id);
         assert_eq!(resumed.trace.trace_id(), context.trace.trace_id());
         assert_ne!(resumed.trace.span_id(), context.trace.span_id());
         assert_eq!(resumed.deadline.remaining(&clock), Some(Duration::from_secs(20)));

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use futures_util::TryStreamExt;
 use runtime_db::{Database, DbConfig, DbError, sqlx};
 use runtime_kernel::{Classify, ErrorKind, SystemClock};
+use runtime_testkit::proxy::FaultProxy;
 
 use super::support::{both, context, ids, run, sqlite};
 
@@ -79,4 +82,59 @@ async fn urls_that_cannot_be_used_are_refused_in_words() {
         assert!(error.to_string().contains(words), "{url}: {error}");
         assert!(!format!("{error:?} {config:?}").contains("hunter2"), "{url}");
     }
+}
+
+/// A database of Postgres with one connection, which a proxy slows down; and another way to it.
+async fn slowed() -> (Database, Database, FaultProxy, runtime_testkit::postgres::TestDatabase) {
+    let server = runtime_testkit::postgres::database().await.unwrap();
+    let url = server.url();
+    let (before, rest) = url.split_once('@').unwrap_or(("postgres://", url));
+    let (host, name) = rest.split_once('/').unwrap();
+    let proxy = FaultProxy::start(host).await.unwrap();
+    let mut config = super::support::quick(&format!("{before}@{}/{name}", proxy.address()));
+    config.max_connections = 1;
+    let db = super::support::connect(&config).await;
+    let direct = super::support::connect(&super::support::quick(url)).await;
+    sqlx::query("CREATE TABLE kept (id BIGINT)").execute(db.postgres().unwrap()).await.unwrap();
+    proxy.delay(Duration::from_millis(6));
+    (db, direct, proxy, server)
+}
+
+async fn kept(db: &Database) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(db.postgres().unwrap()).await.unwrap()
+}
+
+/// A `BEGIN` that is dropped before its answer has come leaves no transaction open behind it: what is written next by
+/// itself on the same connection stays.
+#[tokio::test]
+async fn a_beginning_that_was_abandoned_takes_nothing_along() {
+    let (db, direct, _proxy, _server) = slowed().await;
+    for step in 0..30 {
+        let begun = tokio::time::timeout(Duration::from_millis(3 * step), db.begin(&context())).await;
+        if let Ok(tx) = begun {
+            drop(tx.unwrap());
+        }
+        sqlx::query("INSERT INTO kept VALUES (1)").execute(db.postgres().unwrap()).await.unwrap();
+        assert_eq!(kept(&direct).await, i64::try_from(step).unwrap() + 1, "dropped after {} ms", 3 * step);
+    }
+}
+
+/// A part whose beginning is dropped before its answer has come ends the transaction as well, and a commit says so.
+#[tokio::test]
+async fn a_part_that_was_abandoned_as_it_began_leaves_a_whole_transaction_or_none() {
+    let (db, direct, _proxy, _server) = slowed().await;
+    let (mut before, mut undone) = (0, 0);
+    for step in 0..12 {
+        let mut tx = db.begin(&context()).await.unwrap();
+        run(&mut tx, "INSERT INTO kept VALUES (1)").await.unwrap();
+        drop(tokio::time::timeout(Duration::from_millis(3 * step), tx.savepoint()).await);
+        let second = run(&mut tx, "INSERT INTO kept VALUES (2)").await;
+        let committed = tx.commit().await;
+        let after = kept(&direct).await;
+        let expected = before + if committed.is_ok() { 2 } else { 0 };
+        assert_eq!(after, expected, "after {} ms: {second:?}, {committed:?}", 3 * step);
+        undone += i64::from(committed.is_err());
+        before = after;
+    }
+    assert!(undone > 0 && before > 0, "both were seen: {undone} undone, {before} kept");
 }

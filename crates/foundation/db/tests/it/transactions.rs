@@ -116,6 +116,53 @@ async fn a_part_can_fail_alone() {
 }
 
 #[tokio::test]
+async fn a_lent_transaction_comes_back_as_it_was_left() {
+    let ctx = context();
+    for test in both(|_| {}).await {
+        let (db, told) = (&test.db, Arc::new(AtomicUsize::new(0)));
+        let tell = |tx: &mut runtime_db::Tx| {
+            let told = Arc::clone(&told);
+            tx.on_commit(move || {
+                told.fetch_add(1, Ordering::Relaxed);
+            });
+        };
+        db.transaction(&ctx, async |mut tx| {
+            tell(&mut tx);
+            let lent = tx.lend_to(|mut tx| {
+                tell(&mut tx);
+                async move { run(&mut tx, "INSERT INTO t VALUES (1, 'lent')").await }
+            });
+            lent.await?;
+            run(&mut tx, "INSERT INTO t VALUES (2, 'back')").await
+        })
+        .await
+        .unwrap();
+        assert_eq!((ids(db).await, told.load(Ordering::Relaxed)), (vec![1, 2], 2));
+        let kept: Result<(), DbError> = db
+            .transaction(&ctx, async |mut tx| {
+                run(&mut tx, "INSERT INTO t VALUES (3, 'kept')").await?;
+                let mut keeper = None;
+                let lent = tx.lend_to(|tx| {
+                    keeper = Some(tx);
+                    async { Ok::<_, DbError>(()) }
+                });
+                assert_eq!(lent.await, Err(DbError::Aborted));
+                Ok(())
+            })
+            .await;
+        assert_eq!(kept, Err(DbError::Aborted), "what is kept is not committed");
+        let mut tx = db.begin(&ctx).await.unwrap();
+        let cancelled = tx.lend_to(|mut tx| async move {
+            run(&mut tx, "INSERT INTO t VALUES (4, 'cancelled')").await?;
+            std::future::pending::<Result<(), DbError>>().await
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(200), cancelled).await.is_err());
+        assert_eq!(tx.commit().await, Err(DbError::Closed));
+        assert_eq!(ids(db).await, [1, 2]);
+    }
+}
+
+#[tokio::test]
 async fn a_cancelled_part_is_undone_while_its_transaction_goes_on() {
     let ctx = context();
     for test in both(|_| {}).await {

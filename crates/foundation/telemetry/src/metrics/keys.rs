@@ -97,6 +97,18 @@ pub const CRON_TICKS_TOTAL: &str = "cron_ticks_total";
 pub const CRON_TICK_LATENESS_SECONDS: &str = "cron_tick_lateness_seconds";
 /// Gauge: 1 where this process leads the schedulers.
 pub const CRON_LEADER: &str = "cron_leader";
+/// Counter `{outcome}` with outcome `new` or `duplicate`: events published to the log by this process.
+pub const EVENTS_PUBLISHED_TOTAL: &str = "events_published_total";
+/// Counter `{subscription, outcome}` with outcome `done`, `retry`, `parked` or `behind`: attempts at events.
+pub const EVENTS_HANDLED_TOTAL: &str = "events_handled_total";
+/// Histogram `{subscription}`, seconds: one attempt at an event.
+pub const EVENTS_HANDLE_DURATION_SECONDS: &str = "events_handle_duration_seconds";
+/// Counter `{subscription}`: settlements refused because the claim was another's.
+pub const EVENTS_STALE_SETTLEMENTS_TOTAL: &str = "events_stale_settlements_total";
+/// Gauge `{subscription, state}` with state `unread`, `retrying` or `parked`: events a subscription has not done with.
+pub const EVENTS_STORED: &str = "events_stored";
+/// Gauge `{subscription}`, seconds: the age of the oldest event a subscription has not read; 0 without one.
+pub const EVENTS_OLDEST_UNREAD_SECONDS: &str = "events_oldest_unread_seconds";
 /// Counter `{channel, outcome}` with outcome `sent`, `duplicate`, `retry` or `parked`: tries at messages of the outbox.
 pub const OUTBOX_MESSAGES_TOTAL: &str = "outbox_messages_total";
 /// Histogram `{channel}`, seconds: one call of a sink.
@@ -115,14 +127,20 @@ pub const SAGA_PARKED_TOTAL: &str = "saga_parked_total";
 pub const SAGA_TURN_DURATION_SECONDS: &str = "saga_turn_duration_seconds";
 /// Counter: claims of sagas that ended because the lease was another's.
 pub const SAGA_LEASES_LOST_TOTAL: &str = "saga_leases_lost_total";
-
+/// Gauge: sagas that are parked, of all types and tenants.
+pub const SAGA_PARKED: &str = "saga_parked";
+/// Counter `{definition, event}`: what happened to instances of workflows, by the event's name.
+pub const WORKFLOW_EVENTS_TOTAL: &str = "workflow_events_total";
+/// Gauge `{state}` with state `open` or `overdue`: tasks somebody is asked to decide.
+pub const WORKFLOW_TASKS: &str = "workflow_tasks";
+/// Gauge: instances of workflows with a step that cannot go on by itself.
+pub const WORKFLOW_PARKED: &str = "workflow_parked";
 /// Gauge `{check}`: 1 healthy, 0.5 degraded, 0 unhealthy.
 pub const HEALTH_CHECK_STATUS: &str = "health_check_status";
 /// Counter `{severity}`: audit events written.
 pub const AUDIT_EVENTS_TOTAL: &str = "audit_events_total";
 /// Counter: audit events dropped because the queue was full.
 pub const AUDIT_DROPPED_TOTAL: &str = "audit_dropped_total";
-
 /// Counter `{metric}`: lookups of label sets beyond the cap.
 pub const METRICS_OVERFLOW: &str = "telemetry_metrics_overflow_total";
 /// Counter `{metric}`: lookups of label sets that did not fit their metric.

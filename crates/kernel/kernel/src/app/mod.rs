@@ -2,6 +2,7 @@
 
 mod built;
 mod exit;
+mod maintenance;
 mod module;
 mod service;
 mod setup;
@@ -11,6 +12,7 @@ mod supervision;
 
 pub use built::BuiltApp;
 pub use exit::{ExitReport, exit_code};
+pub use maintenance::{Maintenance, MaintenanceTask};
 pub use module::{Module, SetupError};
 pub use service::{Importance, Run, Service};
 pub use setup::App;
