@@ -50,6 +50,8 @@ pub(crate) async fn attempt(
     let handed = JobContext {
         context,
         id: job.id,
+        kind: job.kind.clone(),
+        queue: job.queue.clone(),
         attempt: job.attempt,
         max_attempts: job.max_attempts,
         cancelled,
@@ -57,14 +59,14 @@ pub(crate) async fn attempt(
         jobs: jobs.clone(),
         settled,
     };
-    let payload = std::mem::take(&mut job.payload);
+    let payload = Arc::clone(&job.payload);
     #[cfg(feature = "seal")]
     let payload = {
         let tenant = carried_tenant.as_deref().unwrap_or_default();
         let about = crate::seal::About { id: job.id, kind: &job.kind, tenant };
         crate::seal::open(jobs.keys.as_deref(), payload, &about)?
     };
-    let work = AssertUnwindSafe(async { (handler.run)(handed, payload).await }).catch_unwind();
+    let work = AssertUnwindSafe(async { handler.handle(handed, payload).await }).catch_unwind();
     match deadline.run(clock, tracing::Instrument::instrument(work, span)).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(panicked(&*panic)),

@@ -8,6 +8,7 @@ use runtime_resilience::{RetryConfig, RetryPolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Limit;
+use crate::pressure::Bound;
 
 /// The section `jobs`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub struct JobsConfig {
     pub retry: RetryConfig,
     /// What holds for jobs that share a key, by kind: `limits."mail.send" = { concurrency = 2, rate = 100, per = "1m" }`.
     pub limits: BTreeMap<String, Limit>,
+    /// How much queues should hold: `pressure.default = { depth = 100000, age = "5m", refuse = true }`. No bounds unless told.
+    pub pressure: BTreeMap<String, Bound>,
     /// How long completed jobs are kept; `null` for ever. 24 h unless told.
     #[serde(with = "units::duration_option")]
     pub keep_completed: Option<Duration>,
@@ -81,6 +84,7 @@ impl Default for JobsConfig {
             max_payload: ByteSize::mib(1),
             retry,
             limits: BTreeMap::new(),
+            pressure: BTreeMap::new(),
             keep_completed: Some(day),
             keep_dead: Some(day * 30),
             keep_cancelled: Some(day),
@@ -119,6 +123,11 @@ impl JobsConfig {
             self.limits.iter().find_map(|(kind, limit)| Some((kind, limit.problem()?)))
         {
             return Some(("limits", format!("of `{kind}` {problem}")));
+        }
+        if let Some((queue, problem)) =
+            self.pressure.iter().find_map(|(queue, bound)| Some((queue, bound.problem()?)))
+        {
+            return Some(("pressure", format!("of `{queue}` {problem}")));
         }
         if self.queues.is_empty() {
             return Some(("queues", "must name at least one queue".to_owned()));

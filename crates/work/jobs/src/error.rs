@@ -1,8 +1,12 @@
 //! What can go wrong with jobs.
 
+use std::time::Duration;
+
 use runtime_kernel::{Classify, ErrorKind, Retry};
 
+use crate::flow::FlowError;
 use crate::job::JobId;
+use crate::links::BatchId;
 
 /// What can go wrong when jobs are enqueued, looked up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,30 @@ pub enum JobsError {
         /// What was asked.
         action: &'static str,
     },
+    /// No such batch, or none of this tenant.
+    #[error("there is no batch {0}")]
+    NoBatch(BatchId),
+    /// Every job of the batch has ended, or it was cancelled: it counts no more jobs.
+    #[error("batch {0} is over and takes no more jobs")]
+    BatchOver(BatchId),
+    /// The queue holds more than it should, and refuses more.
+    #[error("the queue `{queue}` is full: {depth} jobs wait, the next in line for {age:?}")]
+    Busy {
+        /// Which queue.
+        queue: String,
+        /// Jobs that wait, counted no further than one above the bound.
+        depth: u64,
+        /// How long the next in line has waited.
+        age: Duration,
+        /// How long to wait before trying again.
+        wait: Duration,
+    },
+    /// Jobs of a flow that wait for each other in a way that cannot be.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// The store has no such operation.
+    #[error("this store has no {0}")]
+    Unsupported(&'static str),
     /// The job's lease has run out, so what its attempt wants to keep is refused.
     #[error("the lease of job {0} is another's")]
     LeaseLost(JobId),
@@ -47,10 +75,12 @@ pub enum JobsError {
 impl Classify for JobsError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Invalid(_) | Self::Flow(_) => ErrorKind::Invalid,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
-            Self::NotFound(_) => ErrorKind::NotFound,
-            Self::WrongState { .. } | Self::LeaseLost(_) => ErrorKind::Conflict,
+            Self::NotFound(_) | Self::NoBatch(_) => ErrorKind::NotFound,
+            Self::WrongState { .. } | Self::LeaseLost(_) | Self::BatchOver(_) => ErrorKind::Conflict,
+            Self::Busy { .. } => ErrorKind::Unavailable,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Db(error) => error.kind(),
             Self::Corrupt(_) => ErrorKind::Internal,
@@ -64,6 +94,11 @@ impl Classify for JobsError {
             Self::NotFound(_) => "jobs.not_found",
             Self::WrongState { .. } => "jobs.wrong_state",
             Self::LeaseLost(_) => "jobs.lease_lost",
+            Self::NoBatch(_) => "jobs.no_batch",
+            Self::BatchOver(_) => "jobs.batch_over",
+            Self::Flow(_) => "jobs.flow_invalid",
+            Self::Busy { .. } => "jobs.busy",
+            Self::Unsupported(_) => "jobs.unsupported",
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Db(error) => error.code(),
             Self::Corrupt(_) => "jobs.corrupt",
@@ -72,6 +107,7 @@ impl Classify for JobsError {
 
     fn retry(&self) -> Retry {
         match self {
+            Self::Busy { wait, .. } => Retry::After(*wait),
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Db(error) => error.retry(),
             other => other.kind().default_retry(),

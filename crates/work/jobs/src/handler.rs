@@ -16,8 +16,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::JobsError;
-use crate::job::JobId;
+use crate::job::{Enqueued, JobId, NewJob};
+use crate::layer::{LayerFn, Next};
 use crate::limit::Limit;
+use crate::links::{Batch, Prerequisite};
 use crate::queue::Jobs;
 
 /// A payload type and the name of its kind.
@@ -34,6 +36,10 @@ pub struct JobContext {
     pub context: Context,
     /// The job: a good idempotency key for whatever the handler calls.
     pub id: JobId,
+    /// Its kind.
+    pub kind: Arc<str>,
+    /// The queue it waited in.
+    pub queue: Arc<str>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// Attempts allowed.
@@ -82,6 +88,39 @@ impl JobContext {
             .map_err(|error| JobsError::Invalid(format!("the checkpoint does not parse: {error}")))
     }
 
+    /// The jobs this one waited for, in the order they were named, with how they ended and what they returned.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn prerequisites(&self) -> Result<Vec<Prerequisite>, JobsError> {
+        Ok(self.jobs.store().links(self.id).await?.after)
+    }
+
+    /// The batch that counts this job; for a callback, the batch it waited for.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn batch(&self) -> Result<Option<Batch>, JobsError> {
+        let links = self.jobs.store().links(self.id).await?;
+        match links.after_batch.or(links.batch) {
+            Some(id) => self.jobs.store().batch(id, None).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Adds jobs to the batch that counts this one, which stays open at least as long as this one runs.
+    ///
+    /// # Errors
+    /// [`JobsError::Invalid`] when no batch counts it; [`JobsError::BatchOver`] when the batch has been cancelled; else as
+    /// [`Jobs::enqueue`].
+    pub async fn add_to_batch(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, JobsError> {
+        let Some(batch) = self.jobs.store().links(self.id).await?.batch else {
+            return Err(JobsError::Invalid("the job is no member of a batch".to_owned()));
+        };
+        let jobs = jobs.into_iter().map(|job| job.in_batch(batch)).collect();
+        self.jobs.enqueue_many(&self.context, jobs).await
+    }
+
     /// The error a handler returns to be run again after a delay without having failed: the attempt is not counted.
     pub fn snooze(&self, delay: Duration) -> Error {
         Error::new(ErrorKind::Unavailable, SNOOZED, "to be run later").with_retry(Retry::After(delay))
@@ -101,9 +140,14 @@ impl JobContext {
         result: &impl Serialize,
     ) -> Result<(), JobsError> {
         let result = serde_json::to_value(result).map_err(|error| JobsError::Invalid(error.to_string()))?;
-        store.complete_in(tx, self.id, self.fence, result).await?;
-        let settled = Arc::clone(&self.settled);
-        tx.on_commit(move || settled.store(true, std::sync::atomic::Ordering::Release));
+        let released = store.settle_in(tx, self.id, self.fence, result).await?;
+        let (settled, jobs) = (Arc::clone(&self.settled), self.jobs.clone());
+        tx.on_commit(move || {
+            settled.store(true, std::sync::atomic::Ordering::Release);
+            if released {
+                jobs.wake.notify_one();
+            }
+        });
         Ok(())
     }
 }
@@ -113,20 +157,36 @@ pub(crate) const SNOOZED: &str = "jobs.snoozed";
 
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
 /// A handler of a payload as it is stored: JSON.
-type HandlerFn = dyn Fn(JobContext, String) -> HandlerFuture + Send + Sync;
+pub(crate) type HandlerFn = dyn Fn(JobContext, Arc<str>) -> HandlerFuture + Send + Sync;
 
 /// One kind's handler.
 #[derive(Clone)]
 pub(crate) struct Handler {
-    pub(crate) run: Arc<HandlerFn>,
+    run: Arc<HandlerFn>,
     pub(crate) policy: Option<RetryPolicy>,
     pub(crate) limit: Option<Limit>,
+    /// The layers around it; the outermost first.
+    layers: Arc<[Arc<LayerFn>]>,
+}
+
+impl Handler {
+    pub(crate) async fn handle(&self, job: JobContext, payload: Arc<str>) -> Result<Value, Error> {
+        if self.layers.is_empty() {
+            return (self.run)(job, payload).await;
+        }
+        Next::new(Arc::clone(&self.layers), Arc::clone(&self.run), payload).run(job).await
+    }
+
+    fn within(&mut self, outer: &[Arc<LayerFn>]) {
+        self.layers = outer.iter().chain(&*self.layers).cloned().collect();
+    }
 }
 
 /// The handlers of a worker, by kind.
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_kind: HashMap<String, Handler>,
+    layers: Vec<Arc<LayerFn>>,
 }
 
 impl Handlers {
@@ -168,11 +228,46 @@ impl Handlers {
 
     fn add<F, Fut>(mut self, kind: String, handler: F) -> Self
     where
-        F: Fn(JobContext, String) -> Fut + Send + Sync + 'static,
+        F: Fn(JobContext, Arc<str>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, Error>> + Send + 'static,
     {
         let run: Arc<HandlerFn> = Arc::new(move |context, payload| Box::pin(handler(context, payload)));
-        self.by_kind.insert(kind, Handler { run, policy: None, limit: None });
+        let layers = self.layers.iter().cloned().collect();
+        self.by_kind.insert(kind, Handler { run, policy: None, limit: None, layers });
+        self
+    }
+
+    /// Runs something around every attempt at the jobs of this set, whether their handlers are added before or after: the
+    /// layer added first is the outermost. Handlers merged in keep their own layers, inside these.
+    ///
+    /// A layer sees the job's kind, attempt and context and calls [`Next::run`]. It may give the handler another context,
+    /// measure, refuse by returning an error without running it, or change how it ended; what it returns decides about the
+    /// job as a handler's result would. Its time is part of the attempt's, and a panic in it counts as the handler's.
+    ///
+    /// ```
+    /// use runtime_jobs::Handlers;
+    ///
+    /// let handlers = Handlers::new().layer(|job, next| async move {
+    ///     let (kind, attempt) = (job.kind.clone(), job.attempt);
+    ///     let result = next.run(job).await;
+    ///     println!("attempt {attempt} of {kind}: {}", if result.is_ok() { "done" } else { "failed" });
+    ///     result
+    /// });
+    /// # let _ = handlers;
+    /// ```
+    #[must_use]
+    pub fn layer<F, Fut>(mut self, layer: F) -> Self
+    where
+        F: Fn(JobContext, Next) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        let layer: Arc<LayerFn> = Arc::new(move |job, next| Box::pin(layer(job, next)));
+        for handler in self.by_kind.values_mut() {
+            // Behind those this set has, before the handler's own.
+            let (outer, own) = handler.layers.split_at(self.layers.len().min(handler.layers.len()));
+            handler.layers = outer.iter().chain([&layer]).chain(own).cloned().collect();
+        }
+        self.layers.push(layer);
         self
     }
 
@@ -211,9 +306,13 @@ impl Handlers {
         self.by_kind.get(kind)
     }
 
-    /// Adds all handlers of another set.
+    /// Adds all handlers of another set, with the layers it has put around them.
     pub fn merge(&mut self, other: Self) {
-        self.by_kind.extend(other.by_kind);
+        let layers = &self.layers;
+        self.by_kind.extend(other.by_kind.into_iter().map(|(kind, mut handler)| {
+            handler.within(layers);
+            (kind, handler)
+        }));
     }
 }
 

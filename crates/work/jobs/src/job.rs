@@ -5,6 +5,9 @@ use std::time::Duration;
 use runtime_kernel::{Carried, Error, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::links::{After, BatchId, Trigger};
 
 runtime_kernel::id!(JobId, "Names a job; sorts by the time it was enqueued (UUIDv7).");
 
@@ -12,6 +15,8 @@ runtime_kernel::id!(JobId, "Names a job; sorts by the time it was enqueued (UUID
 ///
 /// | from | to | when |
 /// |---|---|---|
+/// | `waiting` | `available`, `scheduled` | the jobs it waits for have ended as its [`Trigger`](crate::Trigger) asks |
+/// | `waiting` | `cancelled` | they have ended so that it never can run |
 /// | `scheduled` | `available` | its time has come |
 /// | `available` | `running` | a worker claims it; the attempt is counted here |
 /// | `running` | `completed`, `dead`, `cancelled` | the worker reports, with its lease still in force |
@@ -21,6 +26,8 @@ runtime_kernel::id!(JobId, "Names a job; sorts by the time it was enqueued (UUID
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
+    /// Waits for other jobs.
+    Waiting,
     /// Waits for its time.
     Scheduled,
     /// Waits for a worker.
@@ -37,12 +44,20 @@ pub enum JobState {
 
 impl JobState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Scheduled, Self::Available, Self::Running, Self::Completed, Self::Dead, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Scheduled,
+        Self::Available,
+        Self::Running,
+        Self::Completed,
+        Self::Dead,
+        Self::Cancelled,
+    ];
 
     /// The name in JSON and SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Scheduled => "scheduled",
             Self::Available => "available",
             Self::Running => "running",
@@ -92,9 +107,24 @@ pub struct NewJob {
     pub unique_key: Option<String>,
     /// Keeps the key taken for so long after enqueueing, whether or not the job has finished.
     pub unique_for: Option<Duration>,
+    /// Gives the key up when its first attempt begins, not when it has finished.
+    #[serde(default)]
+    pub unique_until_started: bool,
     /// Whom or what it concerns: jobs of one tenant, kind and queue that share a key run under the kind's
     /// [`Limit`](crate::Limit), one after another unless told.
     pub key: Option<String>,
+    /// The jobs it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<After>,
+    /// The batch it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_batch: Option<BatchId>,
+    /// How those must have ended for it to run.
+    #[serde(default)]
+    pub trigger: Trigger,
+    /// The batch that counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchId>,
 }
 
 impl NewJob {
@@ -110,7 +140,12 @@ impl NewJob {
             timeout: None,
             unique_key: None,
             unique_for: None,
+            unique_until_started: false,
             key: None,
+            after: Vec::new(),
+            after_batch: None,
+            trigger: Trigger::default(),
+            batch: None,
         }
     }
 
@@ -156,10 +191,76 @@ impl NewJob {
         self
     }
 
+    /// Refuses a second unfinished job of the same kind with the same payload, whatever the order of its fields.
+    #[must_use]
+    pub fn unique_by_payload(self) -> Self {
+        let key = digest(&self.payload);
+        self.unique(key)
+    }
+
+    /// The same, of a payload that has the same values in these of its fields. One that is missing counts as null.
+    #[must_use]
+    pub fn unique_by_fields<'a>(self, fields: impl IntoIterator<Item = &'a str>) -> Self {
+        let value = |field: &str| (field.to_owned(), self.payload.get(field).cloned().unwrap_or_default());
+        let key = digest(&Value::Object(fields.into_iter().map(value).collect()));
+        self.unique(key)
+    }
+
     /// Runs it under the kind's limit together with the jobs that share this key.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Lets it wait for these jobs, at most [`MAX_PREREQUISITES`](crate::MAX_PREREQUISITES). One that has ended already
+    /// counts as it has ended; one that is not known, or is another tenant's, is [`JobsError::NotFound`](crate::JobsError).
+    #[must_use]
+    pub fn after(mut self, jobs: impl IntoIterator<Item = JobId>) -> Self {
+        self.after.extend(jobs.into_iter().map(|id| After { id, name: None }));
+        self
+    }
+
+    /// Lets it wait for a job that its handler finds by name among its
+    /// [prerequisites](crate::JobContext::prerequisites).
+    #[must_use]
+    pub fn after_named(mut self, name: impl Into<String>, job: JobId) -> Self {
+        self.after.push(After { id: job, name: Some(name.into()) });
+        self
+    }
+
+    /// Lets it wait for all jobs of a batch: a callback.
+    #[must_use]
+    pub fn after_batch(mut self, batch: BatchId) -> Self {
+        self.after_batch = Some(batch);
+        self
+    }
+
+    /// How the jobs it waits for must have ended for it to run.
+    #[must_use]
+    pub fn trigger(mut self, trigger: Trigger) -> Self {
+        self.trigger = trigger;
+        self
+    }
+
+    /// Adds it to a batch that has not ended yet.
+    #[must_use]
+    pub fn in_batch(mut self, batch: BatchId) -> Self {
+        self.batch = Some(batch);
+        self
+    }
+
+    /// Whether it waits for others or is counted by a batch.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn is_linked(&self) -> bool {
+        !self.after.is_empty() || self.after_batch.is_some() || self.batch.is_some()
+    }
+
+    /// Gives the unique key up when it is first claimed to be run, so that what changes meanwhile is not missed: the next of its
+    /// kind may wait while this one runs. A redriven job keeps it until it ends.
+    #[must_use]
+    pub fn unique_until_started(mut self) -> Self {
+        self.unique_until_started = true;
         self
     }
 
@@ -169,6 +270,38 @@ impl NewJob {
         self.unique_for = Some(period);
         self
     }
+}
+
+/// SHA-256 of a value, its objects' fields in order, as hexadecimal digits.
+fn digest(value: &Value) -> String {
+    fn add(hash: &mut Sha256, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                let mut fields: Vec<_> = fields.iter().collect();
+                fields.sort_unstable_by_key(|(name, _)| *name);
+                hash.update(b"{");
+                for (name, value) in fields {
+                    add(hash, &Value::String(name.clone()));
+                    add(hash, value);
+                }
+                hash.update(b"}");
+            }
+            Value::Array(values) => {
+                hash.update(b"[");
+                for value in values {
+                    add(hash, value);
+                }
+                hash.update(b"]");
+            }
+            // A text ends with its quote, and a number with what follows it.
+            scalar => hash.update(format!("{scalar},")),
+        }
+    }
+    let mut hash = Sha256::new();
+    add(&mut hash, value);
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
+    hash.finalize().iter().flat_map(digits).collect()
 }
 
 /// What became of an enqueue.
@@ -287,8 +420,41 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// What the handler returned.
     pub result: Option<Value>,
+    /// Why it was cancelled, when nobody asked for it: which job ended so that this one can never run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Failure>,
     /// Whether a cancel was asked for and the handler has not answered yet.
     pub cancel_requested: bool,
     /// Every attempt, oldest first.
     pub attempts: Vec<Attempt>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn payloads_share_a_key_when_and_only_when_they_say_the_same() {
+        let key = |payload: Value| NewJob::new("a", payload).unique_by_payload().unique_key;
+        let one = || key(json!({ "a": 1, "b": { "c": [1, "2"], "d": null } }));
+        let text = r#"{"b":{"d":null,"c":[1,"2"]},"a":1}"#;
+        assert_eq!(one(), key(serde_json::from_str(text).unwrap()));
+        let others = [
+            json!({ "a": 1, "b": { "c": [1, 2], "d": null } }),
+            json!({ "a": 1, "b": { "c": [1, "2"] } }),
+            json!({ "a": 1, "b": { "c": [[1, "2"]], "d": null } }),
+            json!(["a", 1, "b", ["c", [1, "2"], "d", null]]),
+            json!({ "a": 1, "b": { "c": [1, "2"] }, "d": null }),
+            json!("a"),
+            json!(12),
+            json!([1, 2]),
+        ];
+        for other in &others {
+            assert_ne!(one(), key(other.clone()), "{other}");
+        }
+        let fields = |payload: Value| NewJob::new("a", payload).unique_by_fields(["to", "of"]).unique_key;
+        assert_eq!(fields(json!({ "to": 1, "at": 2 })), fields(json!({ "at": 3, "of": null, "to": 1 })));
+        assert_ne!(fields(json!({ "to": 1 })), fields(json!({ "of": 1 })));
+    }
 }

@@ -3,12 +3,16 @@
 mod attempt;
 mod config;
 mod error;
+mod flow;
 mod handler;
 mod job;
 #[cfg(feature = "testkit")]
 #[expect(clippy::expect_used, reason = "a broken law fails by panicking")]
 pub mod laws;
+mod layer;
 mod limit;
+mod linked;
+mod links;
 mod local;
 mod memory;
 mod metrics;
@@ -16,6 +20,7 @@ mod metrics;
 pub mod migrations;
 #[cfg(feature = "module")]
 mod module;
+mod pressure;
 mod queue;
 #[cfg(feature = "seal")]
 mod seal;
@@ -26,13 +31,17 @@ mod worker;
 
 pub use config::JobsConfig;
 pub use error::JobsError;
+pub use flow::{Flow, FlowError, Flowed};
 pub use handler::{Handlers, JobContext, JobKind};
 pub use job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState, NewJob};
+pub use layer::Next;
 pub use limit::Limit;
+pub use links::{After, Batch, BatchId, Batched, Links, MAX_PREREQUISITES, NewBatch, Prerequisite, Trigger};
 pub use memory::MemoryStore;
 pub use metrics::JobMetrics;
 #[cfg(feature = "module")]
 pub use module::{JOBS, JobHandlers, JobsModule};
+pub use pressure::{Bound, Pressure};
 pub use queue::Jobs;
 #[cfg(feature = "seal")]
 pub use seal::Keyring;

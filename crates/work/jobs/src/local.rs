@@ -159,6 +159,9 @@ impl Local {
         if state.leases.is_empty() {
             self.settled.notify_one();
         }
+        drop(state);
+        // Its end may have let in who waited for its key, as a report's may.
+        self.room.notify_one();
     }
 
     fn add_reports(&self, more: impl IntoIterator<Item = Report>) {
@@ -378,10 +381,10 @@ mod tests {
         let mut job = Claimed {
             id: JobId::new(&SystemClock),
             fence: 1,
-            kind: "a".to_owned(),
-            queue: "default".to_owned(),
-            payload: "null".to_owned(),
-            context: "{}".to_owned(),
+            kind: "a".into(),
+            queue: "default".into(),
+            payload: "null".into(),
+            context: "{}".into(),
             attempt: 1,
             max_attempts: 1,
             timeout: None,

@@ -3,8 +3,13 @@
 use runtime_migrate::{Migration, MigrationSet};
 
 /// The schema of jobs, for a [`runtime_migrate::Migrator`].
-pub const SET: MigrationSet =
-    MigrationSet { module: "jobs", migrations: &[Migration::new(1, "create_jobs", SQLITE, POSTGRES)] };
+pub const SET: MigrationSet = MigrationSet {
+    module: "jobs",
+    migrations: &[
+        Migration::new(1, "create_jobs", SQLITE, POSTGRES),
+        Migration::new(2, "link_jobs", LINKS_SQLITE, LINKS_POSTGRES),
+    ],
+};
 
 /// Times are microseconds since the epoch. A claim takes rows out of `ready` and writes them into one row of `leases`,
 /// so a job that runs costs no row of its own and its table no update.
@@ -100,7 +105,6 @@ CREATE TABLE runtime_jobs_leases (
   claimed_at BIGINT NOT NULL,
   until BIGINT NOT NULL,
   ended BLOB NOT NULL,
-  ids TEXT NOT NULL,
   body TEXT NOT NULL
 );
 CREATE INDEX runtime_jobs_leases_until ON runtime_jobs_leases (until);
@@ -151,7 +155,8 @@ CREATE TABLE runtime_jobs_attempts (
 CREATE TABLE runtime_jobs_unique (
   unique_key TEXT PRIMARY KEY,
   job_id BLOB NOT NULL,
-  until BIGINT
+  until BIGINT,
+  waiting INT NOT NULL
 );
 CREATE TABLE runtime_jobs_workers (
   worker TEXT PRIMARY KEY,
@@ -170,10 +175,10 @@ CREATE TABLE runtime_jobs_ready (
   run_at BIGINT NOT NULL,
   created_at BIGINT NOT NULL,
   priority INT NOT NULL,
-  attempt INT NOT NULL,
+  attempt INT NOT NULL DEFAULT 0,
   max_attempts INT NOT NULL,
   allowance INT NOT NULL,
-  claims INT NOT NULL,
+  claims INT NOT NULL DEFAULT 0,
   timeout BIGINT,
   queue TEXT NOT NULL,
   kind TEXT NOT NULL,
@@ -182,7 +187,7 @@ CREATE TABLE runtime_jobs_ready (
   limit_key TEXT,
   context TEXT NOT NULL,
   payload TEXT NOT NULL,
-  turn INT NOT NULL
+  turn INT NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX runtime_jobs_ready_due ON runtime_jobs_ready (lane, rank, id);
 CREATE INDEX runtime_jobs_ready_key ON runtime_jobs_ready (lane, limit_key, rank, id) WHERE limit_key IS NOT NULL;
@@ -217,10 +222,9 @@ CREATE TABLE runtime_jobs_leases (
   claimed_at BIGINT NOT NULL,
   until BIGINT NOT NULL,
   ended BYTEA NOT NULL,
-  ids TEXT NOT NULL,
   body TEXT NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
-ALTER TABLE runtime_jobs_leases ALTER COLUMN ids SET STORAGE EXTERNAL, ALTER COLUMN body SET STORAGE EXTERNAL;
+ALTER TABLE runtime_jobs_leases ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX runtime_jobs_leases_until ON runtime_jobs_leases (until);
 CREATE TABLE runtime_jobs_progress (
   job_id UUID PRIMARY KEY,
@@ -269,11 +273,100 @@ CREATE TABLE runtime_jobs_attempts (
 CREATE TABLE runtime_jobs_unique (
   unique_key TEXT PRIMARY KEY,
   job_id UUID NOT NULL,
-  until BIGINT
+  until BIGINT,
+  waiting INT NOT NULL
 );
 CREATE TABLE runtime_jobs_workers (
   worker TEXT PRIMARY KEY,
   kinds TEXT NOT NULL,
   seen BIGINT NOT NULL
 );
+";
+
+/// A group counts jobs: the members of a batch, or those one job waits for, when it has that job's id. What waits for a
+/// group lies in `awaiting`, and `waits` says for which.
+const LINKS_SQLITE: &str = "
+CREATE TABLE runtime_jobs_awaiting (
+  id BLOB PRIMARY KEY,
+  lane BIGINT NOT NULL,
+  rank BIGINT NOT NULL,
+  run_at BIGINT NOT NULL,
+  created_at BIGINT NOT NULL,
+  priority INT NOT NULL,
+  attempt INT NOT NULL,
+  max_attempts INT NOT NULL,
+  allowance INT NOT NULL,
+  claims INT NOT NULL,
+  timeout BIGINT,
+  queue TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  unique_key TEXT,
+  limit_key TEXT,
+  context TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  turn INT NOT NULL
+);
+CREATE TABLE runtime_jobs_groups (
+  id BLOB PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  batch INT NOT NULL,
+  total BIGINT NOT NULL,
+  open BIGINT NOT NULL,
+  dead BIGINT NOT NULL,
+  cancelled BIGINT NOT NULL,
+  cause BLOB,
+  closed INT NOT NULL,
+  created_at BIGINT NOT NULL,
+  changed_at BIGINT NOT NULL
+);
+CREATE INDEX runtime_jobs_groups_over ON runtime_jobs_groups (changed_at) WHERE batch = 1 AND open = 0;
+CREATE TABLE runtime_jobs_members (
+  group_id BLOB NOT NULL,
+  job_id BLOB NOT NULL,
+  place INT NOT NULL,
+  name TEXT,
+  PRIMARY KEY (group_id, job_id)
+);
+CREATE INDEX runtime_jobs_members_job ON runtime_jobs_members (job_id);
+CREATE TABLE runtime_jobs_waits (
+  job_id BLOB PRIMARY KEY,
+  group_id BLOB NOT NULL,
+  rule INT NOT NULL
+);
+CREATE INDEX runtime_jobs_waits_group ON runtime_jobs_waits (group_id);
+";
+
+/// The same for Postgres. A group's row is updated by every report that ends one of its jobs.
+const LINKS_POSTGRES: &str = "
+CREATE TABLE runtime_jobs_awaiting (LIKE runtime_jobs_ready INCLUDING DEFAULTS);
+ALTER TABLE runtime_jobs_awaiting ADD PRIMARY KEY (id);
+CREATE TABLE runtime_jobs_groups (
+  id UUID PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  batch INT NOT NULL,
+  total BIGINT NOT NULL,
+  open BIGINT NOT NULL,
+  dead BIGINT NOT NULL,
+  cancelled BIGINT NOT NULL,
+  cause UUID,
+  closed INT NOT NULL,
+  created_at BIGINT NOT NULL,
+  changed_at BIGINT NOT NULL
+);
+CREATE INDEX runtime_jobs_groups_over ON runtime_jobs_groups (changed_at) WHERE batch = 1 AND open = 0;
+CREATE TABLE runtime_jobs_members (
+  group_id UUID NOT NULL,
+  job_id UUID NOT NULL,
+  place INT NOT NULL,
+  name TEXT,
+  PRIMARY KEY (group_id, job_id)
+);
+CREATE INDEX runtime_jobs_members_job ON runtime_jobs_members (job_id);
+CREATE TABLE runtime_jobs_waits (
+  job_id UUID PRIMARY KEY,
+  group_id UUID NOT NULL,
+  rule INT NOT NULL
+);
+CREATE INDEX runtime_jobs_waits_group ON runtime_jobs_waits (group_id);
 ";

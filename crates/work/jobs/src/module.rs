@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::config::JobsConfig;
 use crate::handler::{Handlers, JobContext, JobKind};
+use crate::layer::Next;
 use crate::metrics::JobMetrics;
 use crate::queue::Jobs;
 use crate::worker::{Worker, keep_house};
@@ -31,6 +32,8 @@ pub struct JobHandlers(pub Handlers);
 #[derive(Debug, Default)]
 pub struct JobsModule {
     handlers: Handlers,
+    /// Around the handlers of every module.
+    around: Handlers,
 }
 
 impl JobsModule {
@@ -62,6 +65,17 @@ impl JobsModule {
         self.handlers = self.handlers.handle_value(kind, handler);
         self
     }
+
+    /// Runs something around every attempt, whichever module's handler it is; see [`Handlers::layer`].
+    #[must_use]
+    pub fn layer<F, Fut>(mut self, layer: F) -> Self
+    where
+        F: Fn(JobContext, Next) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+    {
+        self.around = self.around.layer(layer);
+        self
+    }
 }
 
 impl Module for JobsModule {
@@ -77,7 +91,8 @@ impl Module for JobsModule {
     }
 
     fn finish(&self, app: &mut App) -> Result<(), SetupError> {
-        let handlers = app.take_contribution::<JobHandlers>().0;
+        let mut handlers = self.around.clone();
+        handlers.merge(app.take_contribution::<JobHandlers>().0);
         if !handlers.kinds().is_empty() {
             let metrics = JobMetrics::new(&app.metrics()).map_err(Error::internal)?;
             app.service(Working { handlers: Mutex::new(handlers), metrics });

@@ -10,6 +10,8 @@ use crate::config::JobsConfig;
 use crate::error::JobsError;
 use crate::handler::JobKind;
 use crate::job::{Enqueued, Job, JobId, JobState, NewJob};
+use crate::linked::{self, Made};
+use crate::pressure::Gauges;
 use crate::store::{Filter, Insert, JobStore, Origin, Pause, Progress, Stats};
 
 /// The longest kind, queue or unique key, in characters.
@@ -25,6 +27,7 @@ pub struct Jobs {
     clock: SharedClock,
     config: Arc<JobsConfig>,
     pub(crate) wake: Arc<Notify>,
+    gauges: Arc<Gauges>,
     #[cfg(feature = "seal")]
     pub(crate) keys: Option<Arc<crate::Keyring>>,
 }
@@ -37,6 +40,7 @@ impl Jobs {
             clock,
             config: Arc::new(config),
             wake: Arc::default(),
+            gauges: Arc::default(),
             #[cfg(feature = "seal")]
             keys: None,
         }
@@ -54,7 +58,9 @@ impl Jobs {
     /// Enqueues a job. Once this returns, the job is durable.
     ///
     /// # Errors
-    /// [`JobsError::Invalid`] and [`JobsError::TooLarge`] for what cannot be accepted; what the store brings. After a
+    /// [`JobsError::Invalid`] and [`JobsError::TooLarge`] for what cannot be accepted; [`JobsError::NotFound`] for a job it
+    /// waits for that is not known; [`JobsError::NoBatch`] and [`JobsError::BatchOver`] for a batch that cannot count it;
+    /// [`JobsError::Busy`] for a queue that is full, where that is refused; what the store brings. After a
     /// store's error the job may or may not exist: enqueue again under a unique key.
     pub async fn enqueue(&self, context: &Context, job: NewJob) -> Result<Enqueued, JobsError> {
         let mut done = self.enqueue_many(context, vec![job]).await?;
@@ -70,7 +76,8 @@ impl Jobs {
         context: &Context,
         jobs: Vec<NewJob>,
     ) -> Result<Vec<Enqueued>, JobsError> {
-        let inserts = self.inserts(context, jobs)?;
+        self.mind_pressure(jobs.iter()).await?;
+        let (inserts, _) = self.inserts(context, jobs)?;
         let done = self.store.insert(inserts).await?;
         self.tell();
         Ok(done)
@@ -103,7 +110,8 @@ impl Jobs {
         context: &Context,
         job: NewJob,
     ) -> Result<Enqueued, JobsError> {
-        let inserts = self.inserts(context, vec![job])?;
+        self.mind_pressure(std::iter::once(&job)).await?;
+        let (inserts, _) = self.inserts(context, vec![job])?;
         let mut done = store.insert_in(tx, &inserts).await?;
         let jobs = self.clone();
         tx.on_commit(move || jobs.tell());
@@ -140,7 +148,12 @@ impl Jobs {
     /// # Errors
     /// [`JobsError::NotFound`]; [`JobsError::WrongState`] when it has finished otherwise.
     pub async fn cancel(&self, context: &Context, id: JobId) -> Result<JobState, JobsError> {
-        self.store.cancel(id, tenant(context).as_deref()).await
+        let state = self.store.cancel(id, tenant(context).as_deref()).await?;
+        if state == JobState::Cancelled {
+            // Those that waited for it to end may run.
+            self.tell();
+        }
+        Ok(state)
     }
 
     /// Puts a dead job back into the queue with a fresh set of attempts.
@@ -212,7 +225,7 @@ impl Jobs {
     }
 
     /// Wakes the workers of this process, and of others.
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         self.wake.notify_one();
         self.store.announce();
     }
@@ -221,14 +234,26 @@ impl Jobs {
         &self.clock
     }
 
-    fn inserts(&self, context: &Context, jobs: Vec<NewJob>) -> Result<Vec<Insert>, JobsError> {
+    pub(crate) fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    pub(crate) fn inserts(&self, context: &Context, jobs: Vec<NewJob>) -> Result<Made, JobsError> {
+        self.inserts_as(context, jobs.into_iter().map(|job| (JobId::new(&*self.clock), job)))
+    }
+
+    pub(crate) fn inserts_as(
+        &self,
+        context: &Context,
+        jobs: impl IntoIterator<Item = (JobId, NewJob)>,
+    ) -> Result<Made, JobsError> {
         // A durable job outlives the request that enqueues it, and so that request's deadline.
         let carried = Carried { deadline: None, ..context.carry(&*self.clock) };
         let origin = Origin::of(&carried)?;
-        jobs.into_iter()
-            .map(|job| {
+        let inserts: Result<Vec<Insert>, JobsError> = jobs
+            .into_iter()
+            .map(|(id, job)| {
                 self.check(&job)?;
-                let id = JobId::new(&*self.clock);
                 #[cfg(feature = "seal")]
                 let job = match &self.keys {
                     Some(keys) => {
@@ -239,7 +264,8 @@ impl Jobs {
                 };
                 Ok(Insert { id, job, origin: origin.clone() })
             })
-            .collect()
+            .collect();
+        Ok((inserts?, origin))
     }
 
     fn check(&self, job: &NewJob) -> Result<(), JobsError> {
@@ -251,7 +277,7 @@ impl Jobs {
         ];
         for (field, name) in names {
             let Some(name) = name else { continue };
-            if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+            if !is_name(name) {
                 let rule = format!(
                     "`{field}` must have 1 to {MAX_NAME} characters, none of them control characters"
                 );
@@ -267,16 +293,67 @@ impl Jobs {
         if job.unique_for.is_some() && job.unique_key.is_none() {
             return Err(JobsError::Invalid("`unique_for` needs a `unique_key`".to_owned()));
         }
-        let (size, limit) = (job.payload.to_string().len(), self.config.max_payload.as_usize());
-        if size > limit {
-            return Err(JobsError::TooLarge { size, limit });
+        if job.unique_until_started && (job.unique_key.is_none() || job.unique_for.is_some()) {
+            let rule = "`unique_until_started` needs a `unique_key`, and no `unique_for`";
+            return Err(JobsError::Invalid(rule.to_owned()));
+        }
+        linked::check(job)?;
+        let limit = self.config.max_payload.as_usize();
+        if longest(&job.payload) > limit {
+            let size = size_of(&job.payload);
+            if size > limit {
+                return Err(JobsError::TooLarge { size, limit });
+            }
         }
         Ok(())
     }
 }
 
-fn tenant(context: &Context) -> Option<String> {
+pub(crate) fn tenant(context: &Context) -> Option<String> {
     context.tenant.as_ref().map(|tenant| tenant.namespace())
+}
+
+fn is_name(text: &str) -> bool {
+    // Nearly all names are told by their bytes alone.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return (1..=MAX_NAME).contains(&text.len());
+    }
+    text.chars().count() <= MAX_NAME && !text.chars().any(char::is_control)
+}
+
+/// How long a value may be as JSON at most, told without writing it.
+fn longest(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    // A control character takes six bytes, a number at most 25, each member a comma.
+    let text = |text: &str| text.len().saturating_mul(6).saturating_add(2);
+    let sum = |sizes: &mut dyn Iterator<Item = usize>| sizes.fold(2, usize::saturating_add);
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 25,
+        Value::String(value) => text(value),
+        Value::Array(values) => sum(&mut values.iter().map(|value| longest(value).saturating_add(1))),
+        Value::Object(members) => sum(&mut members
+            .iter()
+            .map(|(key, value)| text(key).saturating_add(longest(value)).saturating_add(2))),
+    }
+}
+
+/// How long a value is as JSON.
+fn size_of(value: &serde_json::Value) -> usize {
+    struct Length(usize);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Neither a value nor a count can fail.
+    let _ = serde_json::to_writer(&mut length, value);
+    length.0
 }
 
 fn within(context: &Context, filter: Filter) -> Filter {

@@ -72,13 +72,13 @@ impl Keyring {
 }
 
 /// Opens a stored payload, if it is sealed.
-pub(crate) fn open(keys: Option<&Keyring>, payload: String, about: &About<'_>) -> Result<String, Error> {
+pub(crate) fn open(keys: Option<&Keyring>, payload: Arc<str>, about: &About<'_>) -> Result<Arc<str>, Error> {
     if !payload.starts_with("{\"$sealed\":") {
         return Ok(payload);
     }
     let Ok(Envelope { sealed }) = serde_json::from_str::<Envelope>(&payload) else { return Ok(payload) };
     match keys {
-        Some(keys) => keys.open(&sealed, about),
+        Some(keys) => Ok(keys.open(&sealed, about)?.into()),
         None => Err(unknown_key(&sealed.key)),
     }
 }
@@ -142,22 +142,26 @@ mod tests {
         assert!(!sealed.contains("4111") && sealed.contains("2025"), "{sealed}");
         assert_ne!(sealed, old.seal(secret, &about).unwrap().to_string(), "each has a nonce of its own");
         let rotated = Keyring::new("2026", &[2; 32]).and("2025", &[1; 32]);
-        assert_eq!(open(Some(&rotated), sealed.clone(), &about).unwrap(), secret);
+        assert_eq!(open(Some(&rotated), sealed.clone().into(), &about).unwrap().as_ref(), secret);
         let moved = [
             About { id: other, kind: "a", tenant: "main/acme" },
             About { id, kind: "b", tenant: "main/acme" },
             About { id, kind: "a", tenant: "main/globex" },
         ];
         for about in moved {
-            let error = open(Some(&rotated), sealed.clone(), &about).unwrap_err();
+            let error = open(Some(&rotated), sealed.clone().into(), &about).unwrap_err();
             assert_eq!((error.code(), error.kind()), ("jobs.payload_forged", ErrorKind::Invalid));
         }
         let changed = sealed.replacen("\"data\":\"", "\"data\":\"AAAA", 1);
-        assert_eq!(open(Some(&rotated), changed, &about).unwrap_err().code(), "jobs.payload_forged");
+        assert_eq!(open(Some(&rotated), changed.into(), &about).unwrap_err().code(), "jobs.payload_forged");
         for keys in [None, Some(&Keyring::new("2026", &[2; 32]))] {
-            let error = open(keys, sealed.clone(), &about).unwrap_err();
+            let error = open(keys, sealed.clone().into(), &about).unwrap_err();
             assert_eq!((error.code(), error.retry()), ("jobs.key_unknown", Retry::Backoff));
         }
-        assert_eq!(open(None, secret.to_owned(), &about).unwrap(), secret, "what is not sealed is as it is");
+        assert_eq!(
+            open(None, secret.into(), &about).unwrap().as_ref(),
+            secret,
+            "what is not sealed is as it is"
+        );
     }
 }

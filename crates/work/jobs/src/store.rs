@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::JobsError;
 use crate::job::{Enqueued, Failure, Job, JobId, JobState, NewJob};
 use crate::limit::Limit;
+use crate::links::{Batch, BatchId, Links};
 
 /// Who enqueues: a context at rest, written out once for all jobs enqueued together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,13 +92,13 @@ pub struct Claimed {
     /// refused.
     pub fence: u64,
     /// Which handler runs it.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Which queue it waited in.
-    pub queue: String,
+    pub queue: Arc<str>,
     /// What the handler gets, as JSON.
-    pub payload: String,
+    pub payload: Arc<str>,
     /// The context that enqueued it, as JSON of a [`Carried`].
-    pub context: String,
+    pub context: Arc<str>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// Attempts allowed.
@@ -188,6 +189,8 @@ pub struct Filter {
     pub kind: Option<String>,
     /// Only in this queue.
     pub queue: Option<String>,
+    /// Only counted by this batch.
+    pub batch: Option<BatchId>,
     /// Only older than this one: the keyset of the next page.
     pub before: Option<JobId>,
     /// At most so many, newest first.
@@ -205,6 +208,13 @@ pub struct Retention {
     pub cancelled: Option<Duration>,
 }
 
+impl Retention {
+    /// The longest of them: how long batches are kept. `None` for ever.
+    pub fn longest(&self) -> Option<Duration> {
+        Some(self.completed?.max(self.dead?).max(self.cancelled?))
+    }
+}
+
 /// Unfinished jobs of one queue and kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depth {
@@ -216,6 +226,15 @@ pub struct Depth {
     pub states: BTreeMap<String, u64>,
     /// When the oldest available one could have run.
     pub oldest: Option<Timestamp>,
+}
+
+/// How much of a queue waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Jobs that could run and wait for a worker or for their key, counted no further than asked.
+    pub depth: u64,
+    /// How long the next in line has waited since it could run; the longest of the queue's kinds.
+    pub age: Duration,
 }
 
 /// How the whole store stands.
@@ -288,6 +307,38 @@ pub trait JobStore: Send + Sync + 'static {
     async fn prune(&self, retention: &Retention, max: u32) -> Result<u64, JobsError>;
     /// Pauses a queue, or one kind in it, or lets it go on. Nothing paused is claimed once this has returned.
     async fn set_paused(&self, queue: &str, kind: Option<&str>, paused: bool) -> Result<(), JobsError>;
+    /// Opens a batch and adds jobs, all or none: those that name it as theirs are counted by it, those that wait for it
+    /// are its callbacks. One that counts no job is over at once.
+    async fn insert_batch(
+        &self,
+        batch: BatchId,
+        origin: Origin,
+        jobs: Vec<Insert>,
+    ) -> Result<Vec<Enqueued>, JobsError> {
+        let _ = (batch, origin, jobs);
+        Err(JobsError::Unsupported("batches"))
+    }
+    /// How a batch stands.
+    async fn batch(&self, id: BatchId, tenant: Option<&str>) -> Result<Option<Batch>, JobsError> {
+        let _ = (id, tenant);
+        Err(JobsError::Unsupported("batches"))
+    }
+    /// Closes a batch to more jobs and cancels jobs of it, at most so many in one call: those that wait at once, those that
+    /// run by asking. Says how many were cancelled or asked that had not been before; 0 when nothing is left to do.
+    async fn cancel_batch(&self, id: BatchId, tenant: Option<&str>, max: u32) -> Result<u64, JobsError> {
+        let _ = (id, tenant, max);
+        Err(JobsError::Unsupported("batches"))
+    }
+    /// What a job is tied to.
+    async fn links(&self, id: JobId) -> Result<Links, JobsError> {
+        let _ = id;
+        Err(JobsError::Unsupported("links between jobs"))
+    }
+    /// How much of a queue waits, counted up to one more than `most`. Costs no more for a longer queue.
+    async fn load(&self, queue: &str, most: u64) -> Result<Load, JobsError> {
+        let _ = (queue, most);
+        Err(JobsError::Unsupported("measure of a queue's load"))
+    }
     /// What is paused, by queue and kind.
     async fn paused(&self) -> Result<Vec<Pause>, JobsError>;
     /// Counts. A worker not heard from for `live` is not live.
@@ -312,6 +363,25 @@ pub(crate) fn limit_name(tenant: &str, key: &str) -> String {
 /// The name a unique key has among all tenants and kinds.
 pub(crate) fn unique_name(tenant: &str, kind: &str, key: &str) -> String {
     format!("{tenant}\n{kind}\n{key}")
+}
+
+/// What a job is cancelled with that waited for one that has failed.
+pub(crate) fn prerequisite_failed(cause: JobId) -> Failure {
+    let message = format!("job {cause}, which it waited for, has not completed");
+    Failure::new("conflict", PREREQUISITE_FAILED, message)
+}
+
+pub(crate) const PREREQUISITE_FAILED: &str = "jobs.prerequisite_failed";
+
+/// What a job is cancelled with that waited for a failure.
+pub(crate) fn nothing_failed() -> Failure {
+    Failure::new("conflict", "jobs.nothing_failed", "every job it waited for has completed")
+}
+
+/// What a job is cancelled with that waited for one that can no longer be redriven.
+pub(crate) fn prerequisite_forgotten(cause: JobId) -> Failure {
+    let message = format!("job {cause}, which it waited for, has failed and been forgotten");
+    Failure::new("conflict", "jobs.prerequisite_forgotten", message)
 }
 
 /// What a lost lease leaves in the attempt's record.

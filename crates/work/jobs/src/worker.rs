@@ -126,6 +126,7 @@ impl Worker {
         let mut in_vain = false;
         tokio::pin!(stop);
         loop {
+            while runners.try_join_next().is_some() {}
             let InHand { queued, running, ended } = self.local.in_hand();
             let room = (concurrency + ahead).saturating_sub(queued + running);
             let mut wait = None;
@@ -148,7 +149,8 @@ impl Worker {
                         look = false;
                     }
                 }
-                if look {
+                // Having found nothing, it asks how long there will be nothing.
+                if look || in_vain {
                     continue;
                 }
             } else if !look {
@@ -167,8 +169,8 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                // A runner went home, so there is room.
-                Some(_) = runners.join_next() => {}
+                // A runner went home, so there is room for what is known to wait.
+                Some(_) = runners.join_next(), if look => {}
                 // What has ended may have let in who waited for its key.
                 () = self.local.room.notified() => in_vain = false,
                 () = self.jobs.wake.notified() => look = true,

@@ -8,7 +8,13 @@
 )]
 
 mod it {
+    mod crash;
+    mod flows;
+    mod layers;
+    mod link_races;
     mod model;
+    mod pressure;
+    mod proofs;
     mod races;
     mod stores;
     mod worker;

@@ -1,6 +1,8 @@
 //! The laws every store keeps, stated once and run on each.
 
+mod batches;
 mod keys;
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,6 +53,12 @@ fn job(kind: &str) -> NewJob {
     NewJob::new(kind, json!({ "n": 1 }))
 }
 
+/// A job of a far future.
+fn later_job() -> NewJob {
+    let later = SystemClock.utc().checked_add(Duration::from_hours(24 * 365 * 100)).expect("a time");
+    job("a").run_at(later)
+}
+
 fn request(worker: &str, max: u32) -> ClaimRequest {
     ClaimRequest {
         worker: worker.to_owned(),
@@ -95,11 +103,14 @@ pub async fn all<H: Harness>(make: impl AsyncFn() -> H) {
     a_lost_job_uses_up_its_attempts(&make().await).await;
     a_retry_waits_and_a_release_costs_no_attempt(&make().await).await;
     a_unique_key_is_held_until_its_job_ends_or_its_period_is_over(&make().await).await;
+    a_unique_key_may_be_given_up_when_the_first_attempt_begins(&make().await).await;
     a_probe_tells_what_a_claim_would_find(&make().await).await;
     a_lease_holds_for_each_of_its_jobs(&make().await).await;
     a_long_wait_outweighs_a_higher_priority(&make().await).await;
     progress_is_kept_under_the_lease_and_outlives_it(&make().await).await;
     keys::all(&make).await;
+    links::all(&make).await;
+    batches::all(&make).await;
     a_cancel_stops_waiting_jobs_and_asks_running_ones(&make().await).await;
     a_dead_job_is_redriven_with_fresh_attempts(&make().await).await;
     tenants_do_not_see_each_others_jobs(&make().await).await;
@@ -136,8 +147,7 @@ async fn one_of_many_racing_claimers_gets_a_job<H: Harness>(harness: &H) {
 
 async fn jobs_come_by_priority_then_time_and_wait_for_theirs<H: Harness>(harness: &H) {
     let store = harness.store();
-    let later = SystemClock.utc().checked_add(Duration::from_hours(24 * 365 * 100)).expect("a time");
-    let future = add(&*store, job("a").run_at(later)).await;
+    let future = add(&*store, later_job()).await;
     let second = add(&*store, job("a")).await;
     let third = add(&*store, job("a")).await;
     let first = add(&*store, job("a").priority(-1)).await;
@@ -261,6 +271,32 @@ async fn a_unique_key_is_held_until_its_job_ends_or_its_period_is_over<H: Harnes
     assert_eq!(add(&*store, daily()).await, today, "taken for the period");
     harness.elapse(Duration::from_hours(25)).await;
     assert_ne!(add(&*store, daily()).await, today);
+}
+
+async fn a_unique_key_may_be_given_up_when_the_first_attempt_begins<H: Harness>(harness: &H) {
+    let store = harness.store();
+    let once = || job("a").unique("key").unique_until_started();
+    let first = add(&*store, once()).await;
+    assert_eq!(add(&*store, once()).await, first, "taken while it waits");
+    let claimed = claim(&*store, "w").await.expect("a job");
+    let second = add(&*store, once()).await;
+    assert_ne!(second, first, "free while it runs");
+    report(&*store, &claimed, Verdict::Retry(Duration::ZERO, failure())).await;
+    assert_eq!(add(&*store, once()).await, second, "it is the other's now");
+    let again = store.claim(&request("w", 10)).await.expect("claimed");
+    assert_eq!(again.len(), 2);
+    let third = add(&*store, once()).await;
+    assert!(third != first && third != second, "the other has begun");
+    for claimed in &again {
+        report(&*store, claimed, Verdict::Dead(failure())).await;
+    }
+    assert_eq!(add(&*store, once()).await, third, "whoever ends takes no other's key along");
+    let held = claim(&*store, "w").await.expect("a job");
+    report(&*store, &held, Verdict::Dead(failure())).await;
+    let filter = Filter { limit: 10, ..Filter::default() };
+    assert_eq!(store.redrive(Some(third), &filter).await.expect("redriven"), 1);
+    claim(&*store, "w").await.expect("a job");
+    assert_eq!(add(&*store, once()).await, third, "a redriven job keeps it until it ends");
 }
 
 async fn a_probe_tells_what_a_claim_would_find<H: Harness>(harness: &H) {

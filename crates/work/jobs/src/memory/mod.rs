@@ -2,6 +2,8 @@
 
 mod claimable;
 mod count;
+mod insert;
+mod links;
 mod unique;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,11 +15,13 @@ use runtime_kernel::{SharedClock, Timestamp};
 use serde_json::Value;
 
 use self::claimable::{Claimable, Slot};
+use self::links::Ties;
 use crate::error::JobsError;
 use crate::job::{Attempt, AttemptOutcome, Enqueued, Failure, Job, JobId, JobState};
+use crate::links::{Batch, BatchId, Links};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt, Report,
-    Rescued, Retention, Stats, Verdict, limit_name, lost, unique_name,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Load, Origin, Pause, Probe, Progress, Pulse,
+    Receipt, Report, Rescued, Retention, Stats, Verdict, lost,
 };
 
 /// Jobs in memory. Gone with the process; passes the same laws as the databases until then.
@@ -37,12 +41,15 @@ struct State {
     /// Theoretical arrival times, by queue, kind and key.
     tats: HashMap<Slot, i64>,
     paused: BTreeSet<Pause>,
+    ties: Ties,
 }
 
 struct Entry {
     job: Job,
     tenant: String,
     unique: Option<String>,
+    /// It has its unique key only until it begins.
+    unique_until_started: bool,
     key: Option<String>,
     allowance: u32,
     payload: String,
@@ -121,6 +128,28 @@ impl State {
             .any(|pause| pause.queue == queue && pause.kind.as_ref().is_none_or(|paused| paused == kind))
     }
 
+    /// Takes back the jobs of a lease that ran out.
+    fn rescue(&mut self, jobs: Vec<JobId>, now: Timestamp, rescued: &mut Rescued) {
+        let mut ended = Vec::new();
+        for id in jobs {
+            let Some(entry) = self.jobs.get_mut(&id) else { continue };
+            entry.end_attempt(now, AttemptOutcome::Lost, Some(lost()));
+            if entry.job.cancel_requested {
+                entry.finish(now, JobState::Cancelled);
+                rescued.dead += 1;
+            } else if entry.job.attempt >= entry.job.max_attempts {
+                entry.finish(now, JobState::Dead);
+                rescued.dead += 1;
+            } else {
+                let at = entry.job.run_at;
+                entry.wait(at);
+                rescued.returned += 1;
+            }
+            ended.extend(self.free_if_finished(id));
+        }
+        self.tell_waiters(ended, now);
+    }
+
     fn matching<'a>(&'a self, filter: &'a Filter, now: Timestamp) -> impl Iterator<Item = (JobId, Job)> + 'a {
         self.jobs.iter().rev().filter_map(move |(id, entry)| {
             let job = entry.present(now);
@@ -128,6 +157,7 @@ impl State {
                 && filter.state.is_none_or(|state| state == job.state)
                 && filter.kind.as_ref().is_none_or(|kind| *kind == job.kind)
                 && filter.queue.as_ref().is_none_or(|queue| *queue == job.queue)
+                && filter.batch.is_none_or(|batch| self.ties.counted.contains(&(*id, batch.as_uuid())))
                 && filter.before.is_none_or(|before| *id < before);
             fits.then_some((*id, job))
         })
@@ -137,62 +167,32 @@ impl State {
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError> {
-        let now = self.now();
-        let mut state = self.lock();
-        let mut done = Vec::with_capacity(jobs.len());
-        for Insert { id, job, origin } in jobs {
-            let tenant = origin.tenant.to_string();
-            let unique = job.unique_key.as_ref().map(|key| unique_name(&tenant, &job.kind, key));
-            let context = serde_json::from_str(&origin.context)
-                .map_err(|error| JobsError::Corrupt(format!("an origin: {error}")))?;
-            if let Some(key) = &unique {
-                if let Some((holder, until)) = state.unique.get(key)
-                    && until.is_none_or(|until| until > now)
-                {
-                    done.push(Enqueued { id: *holder, duplicate: true });
-                    continue;
-                }
-                let until = job.unique_for.map(|period| later(now, period));
-                state.unique.insert(key.clone(), (id, until));
-            }
-            let payload = job.payload.to_string();
-            let key = job.key.as_ref().map(|key| limit_name(&tenant, key));
-            let job = Job {
-                id,
-                kind: job.kind,
-                queue: job.queue,
-                state: JobState::Available,
-                priority: job.priority,
-                payload: job.payload,
-                context,
-                attempt: 0,
-                max_attempts: job.max_attempts,
-                timeout: job.timeout,
-                created_at: now,
-                run_at: job.run_at.unwrap_or(now),
-                finished_at: None,
-                result: None,
-                cancel_requested: false,
-                attempts: Vec::new(),
-            };
-            let allowance = job.max_attempts;
-            let context = origin.context.to_string();
-            let entry = Entry {
-                job,
-                tenant,
-                unique,
-                key,
-                allowance,
-                payload,
-                context,
-                fence: 0,
-                lease_until: now,
-                progress: Progress::default(),
-            };
-            state.jobs.insert(id, entry);
-            done.push(Enqueued { id, duplicate: false });
-        }
-        Ok(done)
+        self.lock().insert(&jobs, None, self.now())
+    }
+
+    async fn insert_batch(
+        &self,
+        batch: BatchId,
+        origin: Origin,
+        jobs: Vec<Insert>,
+    ) -> Result<Vec<Enqueued>, JobsError> {
+        self.lock().insert(&jobs, Some((batch, origin)), self.now())
+    }
+
+    async fn batch(&self, id: BatchId, tenant: Option<&str>) -> Result<Option<Batch>, JobsError> {
+        Ok(self.lock().batch(id, tenant))
+    }
+
+    async fn cancel_batch(&self, id: BatchId, tenant: Option<&str>, max: u32) -> Result<u64, JobsError> {
+        self.lock().cancel_batch(id, tenant, max, self.now())
+    }
+
+    async fn links(&self, id: JobId) -> Result<Links, JobsError> {
+        Ok(self.lock().links(id))
+    }
+
+    async fn load(&self, queue: &str, most: u64) -> Result<Load, JobsError> {
+        Ok(self.lock().load(queue, most, self.now(), self.ageing))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>, JobsError> {
@@ -207,6 +207,10 @@ impl JobStore for MemoryStore {
         let fence = state.leases;
         let mut claimed = Vec::with_capacity(due.len());
         for id in due {
+            let Some(entry) = state.jobs.get_mut(&id) else { continue };
+            if std::mem::take(&mut entry.unique_until_started) {
+                state.free(id);
+            }
             let Some(entry) = state.jobs.get_mut(&id) else { continue };
             entry.fence = fence;
             entry.lease_until = later(now, request.lease);
@@ -224,10 +228,10 @@ impl JobStore for MemoryStore {
             claimed.push(Claimed {
                 id,
                 fence,
-                kind: job.kind.clone(),
-                queue: job.queue.clone(),
-                payload: entry.payload.clone(),
-                context: entry.context.clone(),
+                kind: job.kind.as_str().into(),
+                queue: job.queue.as_str().into(),
+                payload: entry.payload.as_str().into(),
+                context: entry.context.as_str().into(),
                 attempt: job.attempt,
                 max_attempts: job.max_attempts,
                 timeout: job.timeout,
@@ -280,6 +284,7 @@ impl JobStore for MemoryStore {
         let now = self.now();
         let mut state = self.lock();
         let mut receipts = Vec::with_capacity(reports.len());
+        let mut ended = Vec::new();
         for Report { id, fence, verdict } in reports {
             let Some(entry) = state.jobs.get_mut(&id).filter(|entry| entry.holds(fence, now)) else {
                 receipts.push(Receipt::Stale);
@@ -319,9 +324,10 @@ impl JobStore for MemoryStore {
                     }
                 }
             }
-            state.free_if_finished(id);
+            ended.extend(state.free_if_finished(id));
             receipts.push(Receipt::Accepted);
         }
+        state.tell_waiters(ended, now);
         Ok(receipts)
     }
 
@@ -355,24 +361,10 @@ impl JobStore for MemoryStore {
         leases.sort_unstable();
         leases.dedup();
         leases.truncate(usize::try_from(max).unwrap_or(usize::MAX));
-        let taken = |entry: &&Entry| leases.iter().any(|(_, fence)| *fence == entry.fence);
-        let jobs: Vec<JobId> =
-            state.jobs.values().filter(expired).filter(taken).map(|entry| entry.job.id).collect();
-        for id in jobs {
-            let Some(entry) = state.jobs.get_mut(&id) else { continue };
-            entry.end_attempt(now, AttemptOutcome::Lost, Some(lost()));
-            if entry.job.cancel_requested {
-                entry.finish(now, JobState::Cancelled);
-                rescued.dead += 1;
-            } else if entry.job.attempt >= entry.job.max_attempts {
-                entry.finish(now, JobState::Dead);
-                rescued.dead += 1;
-            } else {
-                let at = entry.job.run_at;
-                entry.wait(at);
-                rescued.returned += 1;
-            }
-            state.free_if_finished(id);
+        for (_, fence) in leases {
+            let taken = |entry: &&Entry| entry.fence == fence;
+            let jobs = state.jobs.values().filter(expired).filter(taken).map(|entry| entry.job.id).collect();
+            state.rescue(jobs, now, &mut rescued);
         }
         Ok(rescued)
     }
@@ -382,9 +374,13 @@ impl JobStore for MemoryStore {
         let mut state = self.lock();
         let visible = |entry: &&mut Entry| tenant.is_none_or(|tenant| tenant == entry.tenant);
         let entry = state.jobs.get_mut(&id).filter(visible).ok_or(JobsError::NotFound(id))?;
+        let mut ended = false;
         match entry.job.state {
             JobState::Running => entry.job.cancel_requested = true,
-            JobState::Available | JobState::Scheduled => entry.finish(now, JobState::Cancelled),
+            JobState::Waiting | JobState::Available | JobState::Scheduled => {
+                entry.finish(now, JobState::Cancelled);
+                ended = true;
+            }
             JobState::Cancelled => {}
             finished => {
                 return Err(JobsError::WrongState { id, state: finished.as_str(), action: "cancelled" });
@@ -392,6 +388,9 @@ impl JobStore for MemoryStore {
         }
         let present = entry.job.state;
         state.free_if_finished(id);
+        if ended {
+            state.tell_waiters(vec![(id, present)], now);
+        }
         Ok(present)
     }
 
@@ -414,6 +413,7 @@ impl JobStore for MemoryStore {
                 entry.wait(now);
             }
         }
+        state.reopen(&chosen, now);
         Ok(chosen.len() as u64)
     }
 
@@ -446,15 +446,21 @@ impl JobStore for MemoryStore {
             .filter(|entry| {
                 let until =
                     entry.job.finished_at.zip(keep(entry.job.state)).map(|(at, keep)| later(at, keep));
-                until.is_some_and(|until| until < now)
+                until.is_some_and(|until| until < now) && !state.is_awaited(entry.job.id)
             })
             .map(|entry| (entry.job.state, entry.job.finished_at, entry.job.id))
             .collect();
         old.sort_unstable();
         old.truncate(usize::try_from(max).unwrap_or(usize::MAX));
-        for (_, _, id) in &old {
-            state.jobs.remove(id);
+        for phase in [JobState::Completed, JobState::Dead, JobState::Cancelled] {
+            let of = old.iter().filter(|(state, _, _)| *state == phase);
+            let gone = of.map(|(state, _, id)| (*id, *state)).collect();
+            state.forget_links(&gone, now);
+            for id in gone.keys() {
+                state.jobs.remove(id);
+            }
         }
+        state.forget_batches(retention, now);
         state.unique.retain(|_, (_, until)| until.is_none_or(|until| until > now));
         Ok(old.len() as u64)
     }

@@ -3,7 +3,7 @@
 use runtime_kernel::Timestamp;
 
 use super::State;
-use crate::job::JobId;
+use crate::job::{JobId, JobState};
 
 impl State {
     /// Frees the unique key of a job that finished, unless it was taken for a period.
@@ -23,12 +23,18 @@ impl State {
             return *holder == id;
         }
         self.unique.insert(key, (id, None));
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.unique_until_started = false;
+        }
         true
     }
 
-    pub(super) fn free_if_finished(&mut self, id: JobId) {
-        if self.jobs.get(&id).is_some_and(|entry| entry.job.state.is_finished()) {
+    /// Frees it if the job has finished; says how it did.
+    pub(super) fn free_if_finished(&mut self, id: JobId) -> Option<(JobId, JobState)> {
+        let state = self.jobs.get(&id)?.job.state;
+        state.is_finished().then(|| {
             self.free(id);
-        }
+            (id, state)
+        })
     }
 }

@@ -6,9 +6,10 @@ use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
 use runtime_db::{Dialect, Tx, on_connection};
 use runtime_kernel::Uuid;
 
+use super::awaiting::memberships;
 use super::lease::{self, Standing};
 use super::row::{
-    COLUMNS, End, FINISHED, Row, finished_of, number, read, state_number, timestamp, waiting_of,
+    COLUMNS, End, FINISHED, Row, Words, finished_of, number, read, state_number, timestamp, waiting_of,
 };
 use super::slots::Left;
 use super::write::{Table, write_finished, write_waiting};
@@ -28,9 +29,7 @@ impl Found {
     fn tenant(&self) -> &str {
         match self {
             Self::Waiting(_, row) | Self::Finished(row, _) => &row.tenant,
-            Self::Running(standing, place) => {
-                standing.lease.rows.get(*place).map_or("", |row| row.tenant.as_str())
-            }
+            Self::Running(standing, place) => standing.lease.rows.get(*place).map_or("", |row| &*row.tenant),
         }
     }
 }
@@ -45,7 +44,7 @@ impl SqlStore {
                 let sql = format!("SELECT {COLUMNS} FROM {} WHERE id = $1 {lock}", table.name());
                 let row = on_connection!(tx, conn => {
                     match sqlx::query(AssertSqlSafe(sql.clone())).bind(uuid).fetch_optional(&mut *conn).await? {
-                        Some(row) => Some(waiting_of(&row)?),
+                        Some(row) => Some(waiting_of(&row, &mut Words::default())?),
                         None => None,
                     }
                 })?;
@@ -63,7 +62,7 @@ impl SqlStore {
             let sql = format!("SELECT {FINISHED} FROM runtime_jobs_finished WHERE id = $1");
             let row = on_connection!(tx, conn => {
                 match sqlx::query(AssertSqlSafe(sql.clone())).bind(uuid).fetch_optional(&mut *conn).await? {
-                    Some(row) => Some(finished_of(&row)?),
+                    Some(row) => Some(finished_of(&row, &mut Words::default())?),
                     None => None,
                 }
             })?;
@@ -90,7 +89,7 @@ impl SqlStore {
         }
         let mut attempts = attempts(tx, id).await?;
         let mut job = match &found {
-            Found::Waiting(_, row) => row.job(waiting_state(row, now), None)?,
+            Found::Waiting(table, row) => row.job(waiting_state(*table, row, now), None)?,
             Found::Running(standing, place) => {
                 let Some(row) = standing.lease.rows.get(*place) else { return Ok(None) };
                 attempts.push(attempt(row, &standing.lease.worker, standing.lease.claimed_at, None));
@@ -125,7 +124,7 @@ impl SqlStore {
                 on_connection!(tx, conn => {
                     sqlx::query(AssertSqlSafe(sql.clone())).bind(row.id).execute(&mut *conn).await?.rows_affected()
                 })?;
-                if let Some(key) = &row.limit_key {
+                if let Some(key) = row.limit_key.as_ref().filter(|_| table != Table::Awaiting) {
                     let left = match table {
                         Table::Keyed => Left { parked: 1, ..Left::default() },
                         _ => Left { promoted: i64::from(row.turn), ..Left::default() },
@@ -139,6 +138,9 @@ impl SqlStore {
                 let state = JobState::Cancelled;
                 let end = End { state, at: now, started: None, worker: None, result: None };
                 write_finished(tx, &[(&row, end)]).await?;
+                if row.linked {
+                    self.tell_waiters(tx, vec![(row.id, state)], now).await?;
+                }
                 Ok(state)
             }
             Found::Running(standing, _) => {
@@ -168,7 +170,7 @@ impl SqlStore {
         for (row, _) in finished(tx, Some(JobState::Dead), id, filter, true).await? {
             // Whoever holds the key by now has it; a job that cannot have it again stays where it is.
             if let Some(key) = &row.unique_key
-                && self.take(tx, key, JobId::from(row.id), None).await?.is_some()
+                && self.take(tx, key, JobId::from(row.id), None, false).await?.is_some()
             {
                 continue;
             }
@@ -181,6 +183,7 @@ impl SqlStore {
                 ..row
             });
         }
+        self.reopen(tx, &mut back, now).await?;
         write_waiting(tx, Table::Later, &back).await?;
         Ok(back.len() as u64)
     }
@@ -189,17 +192,22 @@ impl SqlStore {
         let now = self.now(tx).await?;
         let wanted = |state: JobState| filter.state.is_none_or(|wanted| wanted == state);
         let mut jobs = Vec::new();
-        if wanted(JobState::Scheduled) || wanted(JobState::Available) {
-            for table in Table::ALL {
+        for table in Table::ALL {
+            let there = match table {
+                Table::Awaiting => wanted(JobState::Waiting),
+                _ => wanted(JobState::Scheduled) || wanted(JobState::Available),
+            };
+            if there {
                 for row in waiting(tx, table, filter, now).await? {
-                    jobs.push(row.job(waiting_state(&row, now), None)?);
+                    jobs.push(row.job(waiting_state(table, &row, now), None)?);
                 }
             }
         }
         if wanted(JobState::Running) {
             let cancelled = cancelling(tx).await?;
             for standing in lease::all(tx, None).await? {
-                for row in standing.lease.open(&standing.ended).filter(|row| row.fits(filter)) {
+                let fit = standing.lease.open(&standing.ended).filter(|row| row.fits(filter));
+                for row in members_only(tx, filter, fit.collect()).await? {
                     let cancel_requested = cancelled.contains(&(row.id, standing.lease.id));
                     jobs.push(Job { cancel_requested, ..row.job(JobState::Running, None)? });
                 }
@@ -247,8 +255,25 @@ impl SqlStore {
     }
 }
 
-fn waiting_state(row: &Row, now: i64) -> JobState {
-    if row.run_at > now { JobState::Scheduled } else { JobState::Available }
+fn waiting_state(table: Table, row: &Row, now: i64) -> JobState {
+    match table {
+        Table::Awaiting => JobState::Waiting,
+        _ if row.run_at > now => JobState::Scheduled,
+        _ => JobState::Available,
+    }
+}
+
+/// Those of a batch, when the filter names one.
+async fn members_only<'a>(
+    tx: &mut Tx,
+    filter: &Filter,
+    mut rows: Vec<&'a Row>,
+) -> Result<Vec<&'a Row>, JobsError> {
+    if let Some(batch) = filter.batch {
+        let found = memberships(tx, rows.iter().map(|row| &row.id)).await?;
+        rows.retain(|row| found.contains(&(batch.as_uuid(), row.id)));
+    }
+    Ok(rows)
 }
 
 /// The attempt that runs, or that completed its job.
@@ -292,6 +317,16 @@ async fn cancelling(tx: &mut Tx) -> Result<HashSet<(Uuid, i64)>, JobsError> {
     })?
 }
 
+/// The condition that a job is counted by the filter's batch. An id is hexadecimal digits and dashes.
+fn in_batch(dialect: Dialect, filter: &Filter) -> String {
+    let Some(batch) = filter.batch else { return "1 = 1".to_owned() };
+    let batch = match dialect {
+        Dialect::Sqlite => format!("unhex(replace('{batch}', '-', ''))"),
+        Dialect::Postgres => format!("'{batch}'::uuid"),
+    };
+    format!("id IN (SELECT job_id FROM runtime_jobs_members WHERE group_id = {batch})")
+}
+
 const FITS: &str = "(CAST($1 AS TEXT) IS NULL OR tenant = $1) AND (CAST($2 AS TEXT) IS NULL OR kind = $2) \
      AND (CAST($3 AS TEXT) IS NULL OR queue = $3)";
 
@@ -304,8 +339,9 @@ async fn waiting(tx: &mut Tx, table: Table, filter: &Filter, now: i64) -> Result
     let id = uuid_type(tx.dialect());
     let sql = format!(
         "SELECT {COLUMNS} FROM {} WHERE {FITS} AND (CAST($4 AS {id}) IS NULL OR id < $4) AND {due} \
-         ORDER BY id DESC LIMIT $5",
-        table.name()
+         AND {} ORDER BY id DESC LIMIT $5",
+        table.name(),
+        in_batch(tx.dialect(), filter)
     );
     on_connection!(tx, conn => {
         let rows = sqlx::query(AssertSqlSafe(sql.clone()))
@@ -316,7 +352,8 @@ async fn waiting(tx: &mut Tx, table: Table, filter: &Filter, now: i64) -> Result
             .bind(i64::from(filter.limit))
             .fetch_all(&mut *conn)
             .await?;
-        rows.iter().map(waiting_of).collect()
+        let mut words = Words::default();
+        rows.iter().map(|row| waiting_of(row, &mut words)).collect()
     })?
 }
 
@@ -332,7 +369,8 @@ async fn finished(
     let lock = if lock { super::locking(tx.dialect()) } else { "" };
     let sql = format!(
         "SELECT {FINISHED} FROM runtime_jobs_finished WHERE {FITS} AND (CAST($4 AS {id}) IS NULL OR id < $4) \
-         AND (CAST($6 AS {id}) IS NULL OR id = $6) AND {state} ORDER BY id DESC LIMIT $5 {lock}"
+         AND (CAST($6 AS {id}) IS NULL OR id = $6) AND {state} AND {} ORDER BY id DESC LIMIT $5 {lock}",
+        in_batch(tx.dialect(), filter)
     );
     on_connection!(tx, conn => {
         let rows = sqlx::query(AssertSqlSafe(sql.clone()))
@@ -344,7 +382,8 @@ async fn finished(
             .bind(only.map(JobId::as_uuid))
             .fetch_all(&mut *conn)
             .await?;
-        rows.iter().map(finished_of).collect()
+        let mut words = Words::default();
+        rows.iter().map(|row| finished_of(row, &mut words)).collect()
     })?
 }
 

@@ -2,31 +2,51 @@
 //!
 //! Source: PostgreSQL's documentation of `COPY`, "Binary Format".
 
+use std::borrow::Borrow;
+
 use runtime_db::PgConn;
 use runtime_db::sqlx::postgres::PgConnection;
 
-use super::row::{COLUMNS, End, FINISHED, Row, state_number};
+use super::row::{COLUMNS, Columns, End, FINISHED, Row, state_number};
 use crate::error::JobsError;
 
-/// What is sent at once; a copy of any size needs no more memory than this.
-const CHUNK: usize = 256 * 1024;
+/// What is sent at once: a copy of any size needs no more memory than this, and the server works while more is made.
+const CHUNK: usize = 64 * 1024;
 
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
+/// [`Columns::Plain`].
+const PLAIN: &str = "id, lane, rank, run_at, created_at, priority, max_attempts, allowance, queue, kind, tenant, context, payload";
+
 /// Copies waiting jobs into a table.
-pub(super) async fn waiting<'a>(
+pub(super) async fn waiting<R: Borrow<Row>>(
     conn: &mut PgConn,
     table: &str,
-    rows: impl ExactSizeIterator<Item = &'a Row>,
+    columns: Columns,
+    rows: impl Iterator<Item = R>,
 ) -> Result<(), JobsError> {
-    let sql = format!("COPY {table} ({COLUMNS}) FROM STDIN (FORMAT binary)");
+    let plain = columns == Columns::Plain;
+    let names = if plain { PLAIN } else { COLUMNS };
+    let sql = format!("COPY {table} ({names}) FROM STDIN (FORMAT binary)");
     send(conn, sql, rows, |out, row| {
-        out.fields(19);
+        let row: &Row = row.borrow();
+        out.fields(if plain { 13 } else { 19 });
         out.bytes(row.id.as_bytes());
         out.long(row.lane());
         out.long(row.rank);
-        rest(out, row);
-        out.int(i32::from(row.turn));
+        if plain {
+            out.long(row.run_at);
+            out.long(row.created_at);
+            for number in [row.priority, row.max_attempts, row.allowance] {
+                out.int(number);
+            }
+            for text in [&row.queue, &row.kind, &row.tenant, &row.context, &row.payload] {
+                out.bytes(text.as_bytes());
+            }
+        } else {
+            rest(out, row);
+            out.int(row.marks());
+        }
     })
     .await
 }

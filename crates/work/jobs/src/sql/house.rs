@@ -111,8 +111,9 @@ impl SqlStore {
             }
             let old = format!(
                 "SELECT id FROM runtime_jobs_finished WHERE state = {} AND finished_at < $1
-                 ORDER BY finished_at, id LIMIT $2 {}",
+                 AND {} ORDER BY finished_at, id LIMIT $2 {}",
                 state_number(state),
+                super::batch::NOT_AWAITED,
                 locking(tx.dialect())
             );
             let sql = match tx.dialect() {
@@ -130,7 +131,9 @@ impl SqlStore {
                 read.collect::<Result<Vec<(Uuid, i32)>, sqlx::Error>>()?
             })?;
             pruned += gone.len() as u64;
-            let ids = json(&gone.iter().map(|(id, _)| id).collect::<Vec<_>>())?;
+            let ids: Vec<Uuid> = gone.iter().map(|(id, _)| *id).collect();
+            self.forget_links(tx, &ids, state != JobState::Completed, now).await?;
+            let ids = json(&ids)?;
             let listed = match tx.dialect() {
                 Dialect::Sqlite => "SELECT unhex(replace(value, '-', '')) FROM json_each($1)",
                 Dialect::Postgres => "SELECT value::uuid FROM jsonb_array_elements_text($1::text::jsonb)",
@@ -151,6 +154,7 @@ impl SqlStore {
         ] {
             on_connection!(tx, conn => sqlx::query(sql).bind(before).execute(&mut *conn).await?.rows_affected())?;
         }
+        self.forget_batches(tx, retention, now, max).await?;
         super::slots::forget_slots(tx, now).await?;
         Ok(pruned)
     }
@@ -173,7 +177,8 @@ impl SqlStore {
             "SELECT queue, kind, CASE WHEN run_at > {now} THEN 1 ELSE 0 END AS later, count(*) AS n, min(run_at) AS oldest
              FROM (SELECT queue, kind, run_at FROM runtime_jobs_ready UNION ALL
                    SELECT queue, kind, run_at FROM runtime_jobs_later UNION ALL
-                   SELECT queue, kind, run_at FROM runtime_jobs_keyed) AS waiting GROUP BY 1, 2, 3"
+                   SELECT queue, kind, run_at FROM runtime_jobs_keyed) AS waiting GROUP BY 1, 2, 3 UNION ALL
+             SELECT queue, kind, 2, count(*), min(run_at) FROM runtime_jobs_awaiting GROUP BY 1, 2"
         );
         let waiting = on_connection!(tx, conn => {
             let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut *conn).await?;
@@ -185,12 +190,16 @@ impl SqlStore {
         let mut kinds = BTreeSet::new();
         for (queue, kind, later, n, oldest) in waiting {
             kinds.insert(kind.clone());
-            let state = if later == 1 { JobState::Scheduled } else { JobState::Available };
+            let state = match later {
+                0 => JobState::Available,
+                1 => JobState::Scheduled,
+                _ => JobState::Waiting,
+            };
             count(queue, kind, state, number(n), (later == 0).then_some(oldest));
         }
         for standing in lease::all(tx, None).await? {
             for row in standing.lease.open(&standing.ended) {
-                count(row.queue.clone(), row.kind.clone(), JobState::Running, 1, None);
+                count(row.queue.to_string(), row.kind.to_string(), JobState::Running, 1, None);
             }
         }
         let sql = "SELECT state, count(*) AS n FROM runtime_jobs_finished GROUP BY state";

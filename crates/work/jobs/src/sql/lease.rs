@@ -1,13 +1,13 @@
 //! A lease: the jobs one claim took, as one row.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use runtime_db::sqlx::{self, Row as _};
 use runtime_db::{Tx, on_connection};
 use runtime_kernel::Uuid;
 
-use super::row::{Ended, Row, json, read};
+use super::body::{pack, unpack};
+use super::row::{Ended, Row};
 use super::{KEPT_LEASES, SqlStore};
 use crate::error::JobsError;
 use crate::store::ClaimRequest;
@@ -19,17 +19,20 @@ pub(super) struct Lease {
     pub(super) worker: String,
     pub(super) claimed_at: i64,
     pub(super) rows: Vec<Row>,
-    places: HashMap<Uuid, usize>,
+    /// Where each job is, by id.
+    places: Vec<(Uuid, usize)>,
 }
 
 impl Lease {
     pub(super) fn new(id: i64, worker: String, claimed_at: i64, rows: Vec<Row>) -> Self {
-        let places = rows.iter().enumerate().map(|(place, row)| (row.id, place)).collect();
+        let mut places: Vec<_> = rows.iter().enumerate().map(|(place, row)| (row.id, place)).collect();
+        places.sort_unstable();
         Self { id, worker, claimed_at, rows, places }
     }
 
     pub(super) fn place(&self, id: Uuid) -> Option<usize> {
-        self.places.get(&id).copied()
+        let found = self.places.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.places.get(found).map(|(_, place)| *place)
     }
 
     /// Its jobs that have not ended.
@@ -46,25 +49,18 @@ impl SqlStore {
         request: &ClaimRequest,
         rows: Vec<Row>,
     ) -> Result<Lease, JobsError> {
-        let mut ids = String::with_capacity(rows.len() * 37);
-        for row in &rows {
-            let mut buffer = Uuid::encode_buffer();
-            ids.push_str(row.id.hyphenated().encode_lower(&mut buffer));
-            ids.push(' ');
-        }
         let now = super::clock(tx.dialect(), "$2");
         let sql = format!(
-            "INSERT INTO runtime_jobs_leases (worker, claimed_at, until, ended, ids, body)
-             SELECT $1, now, now + $3, $4, $5, $6 FROM (SELECT {now} AS now) AS t RETURNING id, claimed_at"
+            "INSERT INTO runtime_jobs_leases (worker, claimed_at, until, ended, body)
+             SELECT $1, now, now + $3, $4, $5 FROM (SELECT {now} AS now) AS t RETURNING id, claimed_at"
         );
-        let (body, ended) = (json(&rows)?, Ended::none(rows.len()).0);
+        let (body, ended) = (pack(&rows)?, Ended::none(rows.len()).0);
         let (id, claimed_at) = on_connection!(tx, conn => {
             let row = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
                 .bind(&request.worker)
                 .bind(self.local_now())
                 .bind(super::row::micros(request.lease))
                 .bind(&ended)
-                .bind(&ids)
                 .bind(&body)
                 .fetch_one(&mut *conn)
                 .await?;
@@ -102,7 +98,7 @@ impl SqlStore {
             }
         })?;
         let Some((worker, claimed_at, body)) = found else { return Ok(None) };
-        Ok(Some(Arc::new(Lease::new(id, worker, claimed_at, read(&body)?))))
+        Ok(Some(Arc::new(Lease::new(id, worker, claimed_at, unpack(&body)?))))
     }
 }
 
@@ -113,21 +109,26 @@ pub(super) struct Standing {
     pub(super) ended: Ended,
 }
 
-/// Every lease there is: as many as workers hold, so few.
+/// Every lease there is, or all that may hold this job: as many as workers hold, so few.
 pub(super) async fn all(tx: &mut Tx, only: Option<Uuid>) -> Result<Vec<Standing>, JobsError> {
     let sql =
-        "SELECT id, worker, claimed_at, ended, body FROM runtime_jobs_leases WHERE ids LIKE $1 ORDER BY id";
+        "SELECT id, worker, claimed_at, ended, body FROM runtime_jobs_leases WHERE body LIKE $1 ORDER BY id";
     let pattern = only.map_or_else(|| "%".to_owned(), |id| format!("%{id}%"));
     on_connection!(tx, conn => {
         let rows = sqlx::query(sql).bind(&pattern).fetch_all(&mut *conn).await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
-            let rows = read(&row.try_get::<String, _>(4)?)?;
+            let rows = unpack(row.try_get(4)?)?;
             let lease = Lease::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, rows);
             found.push(Standing { lease, ended: Ended(row.try_get(3)?) });
         }
         Ok(found)
     })?
+}
+
+/// The same on any database: SQLite's transactions exclude each other.
+pub(super) async fn lock_any(tx: &mut Tx, id: i64, place: usize) -> Result<bool, JobsError> {
+    if tx.dialect() == runtime_db::Dialect::Sqlite { Ok(true) } else { lock(tx, id, place).await }
 }
 
 /// Locks a lease for as long as the transaction lasts; whether the job at this place still runs under it.

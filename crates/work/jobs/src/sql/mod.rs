@@ -5,12 +5,16 @@
 //! ended by touching one row. What ends is copied into `finished`, or back into `later`. Every step is one transaction.
 
 mod admin;
+mod awaiting;
+mod batch;
+mod body;
 mod claim;
 #[cfg(feature = "postgres")]
 mod copy;
 mod house;
 mod lease;
-#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite keeps nothing to wade through"))]
+mod link;
+mod load;
 mod low;
 mod progress;
 mod report;
@@ -32,9 +36,10 @@ use self::lease::Lease;
 use self::low::LowWater;
 use crate::error::JobsError;
 use crate::job::{Enqueued, Job, JobId, JobState};
+use crate::links::{Batch, BatchId, Links};
 use crate::store::{
-    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt, Report,
-    Rescued, Retention, Stats, Verdict,
+    AGEING, ClaimRequest, Claimed, Filter, Insert, JobStore, Load, Origin, Pause, Probe, Progress, Pulse,
+    Receipt, Report, Rescued, Retention, Stats, Verdict,
 };
 
 /// Leases whose jobs are kept at hand, so that a report need not read them back.
@@ -49,6 +54,8 @@ pub struct SqlStore {
     db: Database,
     ageing: Duration,
     low: Arc<LowWater>,
+    /// From when on jobs may wait for their time.
+    due: Arc<LowWater>,
     /// What this process has claimed and not yet ended.
     leases: Arc<Mutex<HashMap<i64, Arc<Lease>>>>,
     #[cfg(feature = "postgres")]
@@ -65,6 +72,7 @@ impl SqlStore {
             db,
             ageing: AGEING,
             low: Arc::default(),
+            due: Arc::default(),
             leases: Arc::default(),
             #[cfg(feature = "postgres")]
             bell: runtime_db::Bell::new("runtime_jobs"),
@@ -86,6 +94,13 @@ impl SqlStore {
     pub fn on_this_clock(mut self) -> Self {
         self.local = true;
         self
+    }
+
+    /// Forgets from where on jobs may wait: for tests, which move times under it.
+    #[cfg(feature = "testkit")]
+    pub fn forget_marks(&self) {
+        self.low.forget();
+        self.due.forget();
     }
 
     fn context(&self) -> Context {
@@ -124,19 +139,33 @@ impl SqlStore {
         fence: u64,
         result: Value,
     ) -> Result<(), JobsError> {
+        self.settle_in(tx, id, fence, result).await.map(|_| ())
+    }
+
+    /// The same; says whether jobs that waited for it may run once it is committed.
+    pub(crate) async fn settle_in(
+        &self,
+        tx: &mut Tx,
+        id: JobId,
+        fence: u64,
+        result: Value,
+    ) -> Result<bool, JobsError> {
         let report = Report { id, fence, verdict: Verdict::Completed(result) };
-        let (receipts, over) = self.end_jobs(tx, std::slice::from_ref(&report)).await?;
-        if receipts.first() != Some(&Receipt::Accepted) {
+        let settled = self.end_jobs(tx, std::slice::from_ref(&report)).await?;
+        if settled.receipts.first() != Some(&Receipt::Accepted) {
             return Err(JobsError::LeaseLost(id));
         }
-        let leases = Arc::clone(&self.leases);
+        let (store, released) = (self.clone(), settled.released);
         tx.on_commit(move || {
-            let mut kept = leases.lock().unwrap_or_else(PoisonError::into_inner);
-            for lease in over {
+            if released {
+                store.announce();
+            }
+            let mut kept = store.kept();
+            for lease in settled.over {
                 kept.remove(&lease);
             }
         });
-        Ok(())
+        Ok(released)
     }
 
     /// Adds jobs inside a transaction of the caller's: they exist when, and only when, it commits.
@@ -179,7 +208,7 @@ fn clock(dialect: Dialect, parameter: &str) -> String {
         Dialect::Sqlite => parameter.to_owned(),
         Dialect::Postgres => {
             format!(
-                "COALESCE({parameter}::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+                "(SELECT COALESCE({parameter}::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))"
             )
         }
     }
@@ -196,6 +225,15 @@ fn locking(dialect: Dialect) -> &'static str {
 #[async_trait]
 impl JobStore for SqlStore {
     async fn insert(&self, jobs: Vec<Insert>) -> Result<Vec<Enqueued>, JobsError> {
+        #[cfg(feature = "postgres")]
+        if let ([insert], Some(pool)) = (jobs.as_slice(), self.db.postgres())
+            && insert.job.unique_key.is_none()
+            && !insert.job.is_linked()
+        {
+            self.enqueue_alone(pool, insert).await?;
+            self.note_urgent(insert);
+            return Ok(vec![Enqueued { id: insert.id, duplicate: false }]);
+        }
         self.db.transaction(&self.context(), async |mut tx: Tx| self.add(&mut tx, &jobs).await).await
     }
 
@@ -285,6 +323,36 @@ impl JobStore for SqlStore {
 
     async fn set_paused(&self, queue: &str, kind: Option<&str>, paused: bool) -> Result<(), JobsError> {
         self.mark_paused(queue, kind.unwrap_or_default(), paused).await
+    }
+
+    async fn insert_batch(
+        &self,
+        batch: BatchId,
+        origin: Origin,
+        jobs: Vec<Insert>,
+    ) -> Result<Vec<Enqueued>, JobsError> {
+        let open = async |mut tx: Tx| self.open_batch(&mut tx, batch, &origin, &jobs).await;
+        self.db.transaction(&self.context(), open).await
+    }
+
+    async fn batch(&self, id: BatchId, tenant: Option<&str>) -> Result<Option<Batch>, JobsError> {
+        self.read_batch(id, tenant).await
+    }
+
+    async fn cancel_batch(&self, id: BatchId, tenant: Option<&str>, max: u32) -> Result<u64, JobsError> {
+        let stop = async |mut tx: Tx| self.stop_batch(&mut tx, id, tenant, max).await;
+        self.db.transaction(&self.context(), stop).await
+    }
+
+    async fn load(&self, queue: &str, most: u64) -> Result<Load, JobsError> {
+        self.measure(queue, most).await
+    }
+
+    async fn links(&self, id: JobId) -> Result<Links, JobsError> {
+        let mut tx = self.db.begin(&self.context()).await?;
+        let links = self.read_links(&mut tx, id).await?;
+        tx.rollback().await?;
+        Ok(links)
     }
 
     async fn paused(&self) -> Result<Vec<Pause>, JobsError> {

@@ -14,7 +14,7 @@ use super::write::{Ending, Table, write_attempt, write_finished, write_waiting};
 use super::{SqlStore, clock, locking};
 use crate::error::JobsError;
 use crate::job::{AttemptOutcome, Failure, JobState};
-use crate::store::{Receipt, Report, Rescued, Verdict, lost, rank};
+use crate::store::{JobStore as _, Receipt, Report, Rescued, Verdict, lost, rank};
 
 /// What a batch changes, gathered before anything is written.
 #[derive(Default)]
@@ -23,27 +23,37 @@ struct Changes<'a> {
     waiting: Vec<Row>,
     endings: Vec<Ending<'a>>,
     left: BTreeMap<Key, Left>,
+    /// Jobs that have been linked since they were claimed.
+    linked: HashSet<Uuid>,
+}
+
+/// What taking reports has come to.
+pub(super) struct Settled {
+    pub(super) receipts: Vec<Receipt>,
+    /// Leases that are over.
+    pub(super) over: Vec<i64>,
+    /// Whether jobs that waited for these may run now.
+    pub(super) released: bool,
 }
 
 impl SqlStore {
     pub(super) async fn take_reports(&self, reports: &[Report]) -> Result<Vec<Receipt>, JobsError> {
-        let (receipts, over) = self
+        let settled = self
             .db
             .transaction(&self.context(), async |mut tx: Tx| self.end_jobs(&mut tx, reports).await)
             .await?;
+        if settled.released {
+            self.announce();
+        }
         let mut kept = self.kept();
-        for lease in over {
+        for lease in settled.over {
             kept.remove(&lease);
         }
-        Ok(receipts)
+        Ok(settled.receipts)
     }
 
-    /// Takes reports; also says which leases are over.
-    pub(super) async fn end_jobs(
-        &self,
-        tx: &mut Tx,
-        reports: &[Report],
-    ) -> Result<(Vec<Receipt>, Vec<i64>), JobsError> {
+    /// Takes reports.
+    pub(super) async fn end_jobs(&self, tx: &mut Tx, reports: &[Report]) -> Result<Settled, JobsError> {
         let fences: Vec<i64> = reports.iter().map(|report| fence_of(report.fence)).collect();
         let mut standing = self.lock_leases(tx, &fences).await?;
         let mut leases: BTreeMap<i64, Arc<Lease>> = BTreeMap::new();
@@ -78,15 +88,18 @@ impl SqlStore {
             };
             held.ended.set(place);
             held.touched = true;
+            if held.ended.links(place, lease.rows.len()) {
+                changes.linked.insert(row.id);
+            }
             changes.leaves(row);
             self.apply(&mut changes, lease, row, held.now, &report.verdict, stopped.contains(&row.id));
             receipts.push(Receipt::Accepted);
         }
-        changes.write(self, tx).await?;
+        let released = changes.write(self, tx).await?;
         let mut over: Vec<i64> = fences.into_iter().filter(|fence| !standing.contains_key(fence)).collect();
         for (id, held) in standing.iter().filter(|(_, held)| held.touched) {
             let size = leases.get(id).map_or(0, |lease| lease.rows.len());
-            if held.ended.count() >= size {
+            if held.ended.count(size) >= size {
                 end_lease(tx, *id).await?;
                 over.push(*id);
             } else {
@@ -94,7 +107,7 @@ impl SqlStore {
                 on_connection!(tx, conn => sqlx::query(sql).bind(id).bind(&held.ended.0).execute(&mut *conn).await?.rows_affected())?;
             }
         }
-        Ok((receipts, over))
+        Ok(Settled { receipts, over, released })
     }
 
     /// Locks leases against other reports and rescues, in one order.
@@ -209,16 +222,19 @@ impl SqlStore {
                 expired
             })?;
             if expired.is_empty() {
-                return Ok((Rescued::default(), Vec::new()));
+                return Ok((Rescued::default(), Vec::new(), false));
             }
             let ids: Vec<i64> = expired.iter().map(|(id, _, _)| *id).collect();
             let stopped = cancels(tx, &ids).await?;
-            let mut rescued = Rescued::default();
+            let (mut rescued, mut released) = (Rescued::default(), false);
             let failure = lost();
             for (id, ended, now) in expired {
                 let Some(lease) = self.lease(tx, id).await? else { continue };
                 let mut changes = Changes::default();
                 for row in lease.open(&ended) {
+                    if lease.place(row.id).is_some_and(|place| ended.links(place, lease.rows.len())) {
+                        changes.linked.insert(row.id);
+                    }
                     changes.leaves(row);
                     changes.ending(&lease, row, now, AttemptOutcome::Lost, Some(&failure));
                     if stopped.contains(&row.id) {
@@ -232,12 +248,15 @@ impl SqlStore {
                         rescued.returned += 1;
                     }
                 }
-                changes.write(self, tx).await?;
+                released |= changes.write(self, tx).await?;
                 end_lease(tx, id).await?;
             }
-            Ok::<_, JobsError>((rescued, ids))
+            Ok::<_, JobsError>((rescued, ids, released))
         };
-        let (rescued, over) = self.db.transaction(&self.context(), rescue).await?;
+        let (rescued, over, released) = self.db.transaction(&self.context(), rescue).await?;
+        if released {
+            self.announce();
+        }
         let mut kept = self.kept();
         for id in over {
             kept.remove(&id);
@@ -280,13 +299,25 @@ impl<'a> Changes<'a> {
         self.finished.push((row, End { state, at, started, worker, result }));
     }
 
-    async fn write(self, store: &SqlStore, tx: &mut Tx) -> Result<(), JobsError> {
+    /// Says whether jobs that waited for these may run now.
+    async fn write(mut self, store: &SqlStore, tx: &mut Tx) -> Result<bool, JobsError> {
         for ending in &self.endings {
             write_attempt(tx, ending).await?;
         }
         write_finished(tx, &self.finished).await?;
+        if !self.linked.is_empty() {
+            for row in &mut self.waiting {
+                row.linked |= self.linked.contains(&row.id);
+            }
+        }
         write_waiting(tx, Table::Later, &self.waiting).await?;
-        store.leave(tx, &self.left).await
+        store.leave(tx, &self.left).await?;
+        let linked = self.finished.iter().filter(|(row, _)| row.linked || self.linked.contains(&row.id));
+        let ended: Vec<(Uuid, JobState)> = linked.map(|(row, end)| (row.id, end.state)).collect();
+        match self.finished.first() {
+            Some((_, end)) if !ended.is_empty() => store.tell_waiters(tx, ended, end.at).await,
+            _ => Ok(false),
+        }
     }
 }
 

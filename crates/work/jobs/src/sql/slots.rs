@@ -10,7 +10,7 @@ use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
 use runtime_db::{Dialect, Tx, on_connection};
 use runtime_kernel::Uuid;
 
-use super::row::{COLUMNS, Row, json, waiting_of};
+use super::row::{COLUMNS, Row, Words, json, waiting_of};
 use super::write::{Table, write_waiting};
 use super::{SqlStore, clock, locking};
 use crate::error::JobsError;
@@ -289,7 +289,8 @@ impl SqlStore {
                     .bind(count)
                     .fetch_all(&mut *conn)
                     .await?;
-                rows.iter().map(waiting_of).collect::<Result<_, JobsError>>()?
+                let mut words = Words::default();
+                rows.iter().map(|row| waiting_of(row, &mut words)).collect::<Result<_, JobsError>>()?
             })?;
             let found = i64::try_from(rows.len()).unwrap_or(0);
             slot.promoted += found;

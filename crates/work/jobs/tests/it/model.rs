@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use runtime_db::{Database, DbConfig};
 use runtime_jobs::store::{ClaimRequest, Filter, Insert, JobStore, Origin, Report, Retention, Verdict};
-use runtime_jobs::{Failure, JobId, JobState, Limit, MemoryStore, NewJob, SqlStore, migrations};
+use runtime_jobs::{
+    BatchId, Failure, JobId, JobState, Limit, MemoryStore, NewJob, SqlStore, Trigger, migrations,
+};
 use runtime_kernel::{Clock, Context, ManualClock, Name, Source, TenantContext};
 use runtime_migrate::{MigrateOptions, Migrator};
 use serde_json::json;
@@ -30,6 +32,16 @@ enum Call {
         attempts: u32,
         unique: Option<(u8, bool)>,
         key: Option<u8>,
+        tenant: bool,
+        tie: Tie,
+    },
+    /// Opens a batch of so many members, with a callback of each trigger.
+    Batch {
+        members: u32,
+        tenant: bool,
+    },
+    CancelBatch {
+        batch: Index,
         tenant: bool,
     },
     Claim {
@@ -63,14 +75,36 @@ enum Call {
     },
 }
 
+/// What a job is tied to, among what there has been.
+#[derive(Clone, Debug)]
+enum Tie {
+    Nothing,
+    After(Vec<Index>, usize),
+    Joins(Index),
+    AfterBatch(Index, usize),
+}
+
+const TRIGGERS: [Trigger; 4] = [Trigger::Completed, Trigger::Eventually, Trigger::Ended, Trigger::Failed];
+
+fn tie() -> impl Strategy<Value = Tie> {
+    prop_oneof![
+        4 => Just(Tie::Nothing),
+        4 => (prop::collection::vec(any::<Index>(), 1..4), 0..4_usize).prop_map(|(jobs, rule)| Tie::After(jobs, rule)),
+        1 => any::<Index>().prop_map(Tie::Joins),
+        1 => (any::<Index>(), 0..4_usize).prop_map(|(batch, rule)| Tie::AfterBatch(batch, rule)),
+    ]
+}
+
 fn call() -> impl Strategy<Value = Call> {
     let unique = proptest::option::of((0..2_u8, any::<bool>()));
     prop_oneof![
-        5 => ((0..2_usize, 0..2_usize, -1..2_i16, 0..3_u64), (1..4_u32, unique, proptest::option::of(0..2_u8), any::<bool>())).prop_map(
-            |((kind, queue, priority, delay), (attempts, unique, key, tenant))| Call::Insert {
-                kind, queue, priority, delay: delay * 20, attempts, unique, key, tenant
+        5 => ((0..2_usize, 0..2_usize, -1..2_i16, 0..3_u64), (1..4_u32, unique, proptest::option::of(0..2_u8), any::<bool>()), tie()).prop_map(
+            |((kind, queue, priority, delay), (attempts, unique, key, tenant), tie)| Call::Insert {
+                kind, queue, priority, delay: delay * 20, attempts, unique, key, tenant, tie
             }
         ),
+        1 => (0..4_u32, any::<bool>()).prop_map(|(members, tenant)| Call::Batch { members, tenant }),
+        1 => (any::<Index>(), any::<bool>()).prop_map(|(batch, tenant)| Call::CancelBatch { batch, tenant }),
         5 => (0..2_usize, 1..4_u32).prop_map(|(worker, max)| Call::Claim { worker, max: max * max * max }),
         5 => (any::<Index>(), 0..6_u8).prop_map(|(claim, verdict)| Call::Report { claim, verdict }),
         2 => (0..2_usize).prop_map(|worker| Call::Heartbeat { worker }),
@@ -89,6 +123,7 @@ struct Both {
     store: SqlStore,
     inserts: Vec<Insert>,
     claims: Vec<(JobId, u64, usize)>,
+    batches: Vec<BatchId>,
 }
 
 /// Makes the same call of both and compares the answers, errors by their text.
@@ -121,7 +156,7 @@ impl Both {
     fn new(db: Database, clock: ManualClock) -> Self {
         let model = MemoryStore::new(Arc::new(clock.clone()));
         let store = SqlStore::new(db).on_this_clock();
-        Self { clock, model, store, inserts: Vec::new(), claims: Vec::new() }
+        Self { clock, model, store, inserts: Vec::new(), claims: Vec::new(), batches: Vec::new() }
     }
 
     async fn run(mut self, calls: Vec<Call>) -> Result<(), TestCaseError> {
@@ -139,9 +174,37 @@ impl Both {
         (!self.inserts.is_empty()).then(|| index.get(&self.inserts).id)
     }
 
+    fn tied(&self, job: NewJob, tie: Tie) -> NewJob {
+        match tie {
+            Tie::After(jobs, rule) => {
+                job.after(jobs.into_iter().filter_map(|job| self.picked(job))).trigger(TRIGGERS[rule])
+            }
+            Tie::Joins(batch) if !self.batches.is_empty() => job.in_batch(*batch.get(&self.batches)),
+            Tie::AfterBatch(batch, rule) if !self.batches.is_empty() => {
+                job.after_batch(*batch.get(&self.batches)).trigger(TRIGGERS[rule])
+            }
+            _ => job,
+        }
+    }
+
+    async fn open(&mut self, members: u32, tenant: bool) -> Result<(), TestCaseError> {
+        let (batch, origin) = (BatchId::new(&self.clock), origin(&self.clock, tenant));
+        let members = (0..members).map(|_| NewJob::new(KINDS[0], json!("member")).in_batch(batch));
+        let callbacks =
+            TRIGGERS.map(|rule| NewJob::new(KINDS[1], json!("call")).after_batch(batch).trigger(rule));
+        let inserts: Vec<Insert> = members
+            .chain(callbacks)
+            .map(|job| Insert { id: JobId::new(&self.clock), job, origin: origin.clone() })
+            .collect();
+        let _ = same!(self, |store| store.insert_batch(batch, origin.clone(), inserts.clone()));
+        self.inserts.extend(inserts);
+        self.batches.push(batch);
+        Ok(())
+    }
+
     async fn make(&mut self, call: Call) -> Result<(), TestCaseError> {
         match call {
-            Call::Insert { kind, queue, priority, delay, attempts, unique, key, tenant } => {
+            Call::Insert { kind, queue, priority, delay, attempts, unique, key, tenant, tie } => {
                 let at = self.clock.utc().checked_add(Duration::from_secs(delay)).unwrap();
                 let mut job = NewJob::new(KINDS[kind], json!({ "n": delay })).queue(QUEUES[queue]);
                 job = job.priority(priority).max_attempts(attempts);
@@ -157,9 +220,17 @@ impl Both {
                         job = job.unique_for(Duration::from_mins(1));
                     }
                 }
+                let job = self.tied(job, tie);
                 let insert = Insert { id: JobId::new(&self.clock), job, origin: origin(&self.clock, tenant) };
                 let _ = same!(self, |store| store.insert(vec![insert.clone()]));
                 self.inserts.push(insert);
+            }
+            Call::Batch { members, tenant } => self.open(members, tenant).await?,
+            Call::CancelBatch { batch, tenant } => {
+                if !self.batches.is_empty() {
+                    let (batch, tenant) = (*batch.get(&self.batches), tenant.then_some("main/acme"));
+                    let _ = same!(self, |store| store.cancel_batch(batch, tenant, 1000));
+                }
             }
             Call::Claim { worker, max } => {
                 let request = ClaimRequest {
@@ -231,6 +302,10 @@ impl Both {
         for insert in &self.inserts {
             let _ = same!(self, |store| store.get(insert.id, None));
             let _ = same!(self, |store| store.get(insert.id, Some("main/acme")));
+            let _ = same!(self, |store| store.links(insert.id));
+        }
+        for batch in &self.batches {
+            let _ = same!(self, |store| store.batch(*batch, None));
         }
         for state in JobState::ALL.into_iter().map(Some).chain([None]) {
             let filter = Filter { state, limit: 100, ..Filter::default() };
@@ -274,7 +349,7 @@ fn every_history_means_the_same_to_memory_and_postgres() {
     let db = runtime.block_on(open(database.url(), &clock));
     histories(32, |calls| {
         runtime.block_on(async {
-            let tables = "ready, later, keyed, slots, pauses, leases, progress, cancels, finished, attempts, unique, workers";
+            let tables = "ready, later, keyed, awaiting, groups, members, waits, slots, pauses, leases, progress, cancels, finished, attempts, unique, workers";
             let tables = tables.split(", ").map(|table| format!("runtime_jobs_{table}")).collect::<Vec<_>>().join(", ");
             let empty = format!("TRUNCATE {tables} RESTART IDENTITY");
             let pool = db.postgres().unwrap();

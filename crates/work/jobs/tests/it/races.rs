@@ -15,10 +15,10 @@ use runtime_migrate::{MigrateOptions, Migrator};
 use runtime_testkit::postgres::TestDatabase;
 use serde_json::json;
 
-struct House {
-    db: Database,
-    store: SqlStore,
-    jobs: Jobs,
+pub(super) struct House {
+    pub(super) db: Database,
+    pub(super) store: SqlStore,
+    pub(super) jobs: Jobs,
     _database: TestDatabase,
 }
 
@@ -35,7 +35,7 @@ impl House {
         Self { db, store, jobs, _database: database }
     }
 
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with_connections(10).await
     }
 
@@ -48,7 +48,7 @@ impl House {
         self.jobs.enqueue(&Self::context(), job).await.unwrap().id
     }
 
-    async fn begin(&self) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    pub(super) async fn begin(&self) -> sqlx::Transaction<'static, sqlx::Postgres> {
         self.db.postgres().unwrap().begin().await.unwrap()
     }
 
@@ -66,7 +66,7 @@ impl House {
     }
 
     /// Waits until so many statements of this database wait for a lock.
-    async fn blocked(&self, count: i64) {
+    pub(super) async fn blocked(&self, count: i64) {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         runtime_testkit::until("a statement that waits for a lock", async || self.count(sql).await >= count)
             .await

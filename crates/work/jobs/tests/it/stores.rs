@@ -83,7 +83,7 @@ mod sql {
     #[cfg(feature = "postgres")]
     struct Postgres {
         db: Database,
-        store: Arc<dyn JobStore>,
+        store: SqlStore,
         _database: runtime_testkit::postgres::TestDatabase,
     }
 
@@ -91,7 +91,7 @@ mod sql {
     #[async_trait]
     impl Harness for Postgres {
         fn store(&self) -> Arc<dyn JobStore> {
-            Arc::clone(&self.store)
+            Arc::new(self.store.clone())
         }
 
         /// Its clock is its own, so everything it remembers moves into the past instead.
@@ -102,6 +102,8 @@ mod sql {
                 "UPDATE runtime_jobs_ready SET run_at = run_at - $1, rank = rank - $1",
                 "UPDATE runtime_jobs_later SET run_at = run_at - $1, rank = rank - $1",
                 "UPDATE runtime_jobs_keyed SET run_at = run_at - $1, rank = rank - $1",
+                "UPDATE runtime_jobs_awaiting SET run_at = run_at - $1, rank = rank - $1",
+                "UPDATE runtime_jobs_groups SET changed_at = changed_at - $1",
                 "UPDATE runtime_jobs_slots SET tat = tat - $1, open_at = open_at - $1",
                 "UPDATE runtime_jobs_leases SET until = until - $1",
                 "UPDATE runtime_jobs_finished SET finished_at = finished_at - $1",
@@ -110,6 +112,7 @@ mod sql {
             ] {
                 runtime_db::sqlx::query(sql).bind(by).execute(pool).await.unwrap();
             }
+            self.store.forget_marks();
         }
     }
 
@@ -119,7 +122,7 @@ mod sql {
         laws::all(async || {
             let database = runtime_testkit::postgres::database().await.unwrap();
             let db = open(database.url(), runtime_kernel::SystemClock::shared()).await;
-            Postgres { store: Arc::new(SqlStore::new(db.clone())), db, _database: database }
+            Postgres { store: SqlStore::new(db.clone()), db, _database: database }
         })
         .await;
     }
@@ -147,6 +150,122 @@ mod sql {
             }
             assert_eq!(jobs.get(&context, done.id).await.is_ok(), commit);
         }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_completed_in_its_own_transaction_lets_the_next_of_its_key_begin_at_once() {
+        use runtime_jobs::{Handlers, Jobs, JobsConfig, NewJob, Worker};
+        use runtime_kernel::{Context, Source, SystemClock};
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
+        let db = open(&url, SystemClock::shared()).await;
+        let store = SqlStore::new(db.clone());
+        // Nobody polls within the test's time.
+        let mut config = JobsConfig::default();
+        config.poll_interval = Duration::from_hours(1);
+        let jobs = Jobs::new(store.clone(), config, SystemClock::shared());
+        let context = Context::new(Source::Internal, &SystemClock);
+        let chain = (0..5).map(|n| NewJob::new("a", serde_json::json!(n)).key("one")).collect();
+        jobs.enqueue_many(&context, chain).await.unwrap();
+        let (done, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let handlers = Handlers::new().handle_value("a", move |job: runtime_jobs::JobContext, payload| {
+            let (db, store, done) = (db.clone(), store.clone(), done.clone());
+            async move {
+                let mut tx = db.begin(&job.context).await?;
+                job.complete_in(&mut tx, &store, &payload).await?;
+                tx.commit().await?;
+                let _ = done.send(payload.clone());
+                Ok(payload)
+            }
+        });
+        let worker = Worker::new(jobs, handlers).unwrap();
+        let all = async {
+            for n in 0..5 {
+                assert_eq!(ended.recv().await, Some(serde_json::json!(n)));
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), worker.run(all)).await.unwrap();
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_unique_period_begins_when_the_key_is_had_not_when_it_was_first_asked_for() {
+        use runtime_db::sqlx::query_scalar;
+        use runtime_jobs::{Jobs, JobsConfig, NewJob};
+        use runtime_kernel::{Context, Source, SystemClock};
+
+        let database = runtime_testkit::postgres::database().await.unwrap();
+        let db = open(database.url(), SystemClock::shared()).await;
+        let store = SqlStore::new(db.clone());
+        let jobs = Jobs::new(store.clone(), JobsConfig::default(), SystemClock::shared());
+        let context = Context::new(Source::Internal, &SystemClock);
+        let job = || NewJob::new("a", serde_json::json!(1)).unique("u").unique_for(Duration::from_mins(1));
+        let mut first = db.begin(&context).await.unwrap();
+        jobs.enqueue_in(&mut first, &store, &context, job()).await.unwrap();
+        let second = tokio::spawn({
+            let (jobs, context, job) = (jobs.clone(), context.clone(), job());
+            async move { jobs.enqueue(&context, job).await }
+        });
+        let pool = db.postgres().unwrap();
+        // It waits for the first, and has for half a second.
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '0.5 s'";
+        let waiting = runtime_testkit::until("the second to wait", async || {
+            query_scalar::<_, i64>(waits).fetch_one(pool).await.unwrap() == 1
+        });
+        waiting.await.unwrap();
+        first.rollback().await.unwrap();
+        assert!(!second.await.unwrap().unwrap().duplicate);
+        let sql = "SELECT u.until - r.created_at FROM runtime_jobs_unique u JOIN runtime_jobs_ready r ON r.id = u.job_id";
+        let period: i64 = query_scalar(sql).fetch_one(pool).await.unwrap();
+        assert!(period > 59_700_000, "{period} µs of a minute");
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test]
+    async fn a_claim_does_not_read_what_is_for_later() {
+        use runtime_jobs::{Jobs, JobsConfig, NewJob};
+        use runtime_kernel::{Clock as _, Context, Source, SystemClock};
+
+        let database = runtime_testkit::postgres::database().await.unwrap();
+        // One connection, so that it can be told to count what it read.
+        let mut config = runtime_db::DbConfig::at(database.url());
+        config.max_connections = 1;
+        let db = Database::connect(&config, SystemClock::shared()).await.unwrap();
+        let sets = vec![runtime_jobs::migrations::SET];
+        let migrator =
+            runtime_migrate::Migrator::new(db.clone(), sets, runtime_migrate::MigrateOptions::default());
+        migrator.unwrap().run().await.unwrap();
+        let store = SqlStore::new(db.clone());
+        let jobs = Jobs::new(store.clone(), JobsConfig::default(), SystemClock::shared());
+        let context = Context::new(Source::Internal, &SystemClock);
+        let tomorrow = SystemClock.utc().saturating_add(Duration::from_hours(24));
+        let later = (0..5000).map(|n| NewJob::new("a", serde_json::json!(n)).run_at(tomorrow)).collect();
+        jobs.enqueue_many(&context, later).await.unwrap();
+        let read = async || {
+            let pool = db.postgres().unwrap();
+            let flush = "SELECT pg_stat_force_next_flush()";
+            runtime_db::sqlx::query(flush).execute(pool).await.unwrap();
+            let sql = "SELECT COALESCE(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables
+                       WHERE relname = 'runtime_jobs_later'";
+            runtime_db::sqlx::query_scalar::<_, i64>(sql).fetch_one(pool).await.unwrap()
+        };
+        let request = runtime_jobs::store::ClaimRequest {
+            worker: "w".to_owned(),
+            queues: vec!["default".to_owned()],
+            kinds: vec!["a".to_owned()],
+            max: 10,
+            lease: Duration::from_secs(30),
+            limits: std::collections::BTreeMap::new(),
+        };
+        let before = read().await;
+        assert_eq!(store.claim(&request).await.unwrap(), []);
+        assert!(!store.probe(&request).await.unwrap().due);
+        assert_eq!(store.load("default", 10).await.unwrap().depth, 0);
+        let read = read().await - before;
+        assert!(read <= 10, "read {read} of 5000 jobs that are for tomorrow");
     }
 
     #[cfg(feature = "postgres")]

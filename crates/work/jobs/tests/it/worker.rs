@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::crash::faulty::Faulty;
+use super::crash::gate::{Fault, Gate};
+
 #[derive(Serialize, Deserialize)]
 struct Double {
     n: u64,
@@ -212,6 +215,46 @@ async fn never_more_run_at_once_than_configured() {
     let ended = house.work_off(handlers, &ids).await;
     assert!(ended.iter().all(|job| job.state == JobState::Completed));
     assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_finds_nothing_asks_when_there_will_be_something() {
+    let mut config = JobsConfig::default();
+    config.poll_interval = Duration::from_hours(1);
+    let house = House::new(config);
+    let soon = house.clock.utc().saturating_add(Duration::from_secs(5));
+    let job = house.work_off_one(handle(|_, _| async { Ok(Value::Null) }), a().run_at(soon)).await;
+    let late = job.finished_at.unwrap().duration_since(soon);
+    assert!(late < Duration::from_mins(1), "{late:?} late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_no_reason_to_ask_the_store() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let clock = PausedClock::shared();
+    let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+    let store = Faulty(store, Arc::new(Gate::new(Fault::Kill)), Arc::clone(&asked));
+    let mut config = JobsConfig::default();
+    config.poll_interval = Duration::from_hours(1);
+    let house = House { jobs: Jobs::new(store, config, Arc::clone(&clock)), clock };
+    let worker = Worker::new(house.jobs.clone(), handle(|_, _| async { Ok(Value::Null) })).unwrap();
+    let stop = CancellationToken::new();
+    let feed = async {
+        for _ in 0..20 {
+            let lot = (0..100).map(|_| a()).collect();
+            let lot = house.jobs.enqueue_many(&house.context(), lot).await.unwrap();
+            for job in lot {
+                while !house.get(job.id).await.state.is_finished() {
+                    house.clock.sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        stop.cancel();
+    };
+    tokio::join!(feed, worker.run(stop.clone().cancelled_owned()));
+    // Once or twice for each lot, when all of it is claimed.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked <= 60, "asked {asked} times for 20 lots");
 }
 
 #[tokio::test(start_paused = true)]
