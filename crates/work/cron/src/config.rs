@@ -84,14 +84,15 @@ impl CronConfig {
         None
     }
 
-    /// The schedule with what its named calendars leave out.
+    /// The schedule with what its named calendars leave out now.
     pub(crate) fn resolve(&self, mut schedule: Schedule) -> Result<Schedule, CronError> {
-        for name in std::mem::take(&mut schedule.calendars) {
-            let Some(calendar) = self.calendars.get(&name) else {
+        schedule.named = Calendar::default();
+        for name in &schedule.calendars {
+            let Some(calendar) = self.calendars.get(name) else {
                 let problem = format!("names no calendar `{name}` of the configuration");
                 return Err(CronError::Invalid { schedule: schedule.name, key: "calendars", problem });
             };
-            schedule.calendar.merge(calendar);
+            schedule.named.merge(calendar);
         }
         Ok(schedule)
     }

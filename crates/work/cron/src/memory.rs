@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,10 +16,11 @@ use crate::store::{
 };
 use crate::timetable::jitter;
 
-/// Schedules in memory. They are gone when the process is.
+/// Schedules in memory. They are gone when the process is. Cheap to clone; all clones are one store.
+#[derive(Clone)]
 pub struct MemoryStore {
     clock: SharedClock,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -46,7 +47,7 @@ impl fmt::Debug for MemoryStore {
 impl MemoryStore {
     /// An empty store on a clock.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, state: Arc::default() }
     }
 
     fn open(&self) -> (MutexGuard<'_, State>, Timestamp) {

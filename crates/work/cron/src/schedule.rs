@@ -90,9 +90,13 @@ pub struct Schedule {
     /// Days that are left out.
     #[serde(default, skip_serializing_if = "Calendar::is_empty")]
     pub calendar: Calendar,
-    /// Calendars of the configuration, by name. What they leave out is copied into `calendar` when the schedule is kept.
+    /// Calendars of the configuration, by name: what they leave out is left out too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calendars: Vec<String>,
+    /// What `calendars` left out when they were looked up last: when the schedule was kept, or a scheduler started. What is
+    /// written here is replaced.
+    #[serde(default, skip_serializing_if = "Calendar::is_empty")]
+    pub named: Calendar,
     /// Each tick waits up to so long, by a hash of name and fire time. Not at all unless told; at most a day.
     #[serde(default, with = "units::duration")]
     pub jitter: Duration,
@@ -153,6 +157,7 @@ impl Schedule {
             dialect: Dialect::OCPS,
             calendar: Calendar::default(),
             calendars: Vec::new(),
+            named: Calendar::default(),
             jitter: Duration::ZERO,
             misfire: Misfire::default(),
             misfire_after: minute(),
@@ -228,7 +233,9 @@ impl Schedule {
         let schedule = || self.name.chars().take(MAX_NAME).collect::<String>();
         let invalid = |key, problem: String| CronError::Invalid { schedule: schedule(), key, problem };
         let zone = Zone::get(&self.zone).map_err(|error| CronError::Zone { schedule: schedule(), error })?;
-        let off = self.calendar.read().map_err(|problem| invalid("calendar", problem))?;
+        let mut calendar = self.calendar.clone();
+        calendar.merge(&self.named);
+        let off = calendar.read().map_err(|problem| invalid("calendar", problem))?;
         let times = if let Some(times) = Times::interval(&self.when) {
             times.map_err(|problem| invalid("when", problem))?
         } else {

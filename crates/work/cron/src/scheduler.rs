@@ -97,9 +97,17 @@ impl Scheduler {
     /// Survives the store's absence: it goes on trying, and fire times that pass meanwhile are misfires.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (schedules, config) = (&self.runner.schedules, &self.runner.schedules.config);
-        let mut running = JoinSet::new();
+        let (mut running, mut looked_up) = (JoinSet::new(), false);
         tokio::pin!(stop);
         loop {
+            if !looked_up {
+                // The configuration may be another than the one they were kept under.
+                let looking = schedules.look_up_calendars().await;
+                looked_up = looking.is_ok();
+                if let Err(error) = looking {
+                    tracing::warn!(error = %Error::from(error).report(), "calendars cannot be looked up");
+                }
+            }
             let wait = match self.turn(&mut running).await {
                 Ok(turn) => turn.wait,
                 Err(error) => {

@@ -104,6 +104,47 @@ impl Schedules {
         Ok(())
     }
 
+    /// Looks the calendars of the configuration up again for every schedule, of whatever tenant, that names some, and says
+    /// how many have changed: those begin anew from now. One that is named and not there any more stays as it was. Every
+    /// scheduler does this when it starts; of two with different configurations the later counts.
+    ///
+    /// # Errors
+    /// What the store brings.
+    pub async fn look_up_calendars(&self) -> Result<u64, CronError> {
+        let (mut filter, mut changed) = (Filter { limit: 1_000, ..Filter::default() }, 0);
+        loop {
+            let page = self.store.list(&filter).await?;
+            filter.after = page.last().map(|stored| stored.key.clone());
+            for old in page.into_iter().filter(|stored| !stored.schedule.calendars.is_empty()) {
+                let resolved = self.config.resolve(old.schedule.clone());
+                let checked = resolved.and_then(|new| new.check(&old.key.tenant).map(|_| new));
+                let schedule = match checked {
+                    Ok(new) if new == old.schedule => continue,
+                    Ok(new) => new,
+                    Err(error) => {
+                        tracing::error!(schedule = %old.key, %error, "a schedule keeps the calendars it was kept with");
+                        continue;
+                    }
+                };
+                let (expected, limit) = (Some(old.revision), u32::MAX);
+                let put = Put { schedule, origin: old.origin, context: old.context, expected, limit };
+                match self.store.put(put).await {
+                    Ok(_) => changed += 1,
+                    // Whoever was faster has looked them up as well.
+                    Err(CronError::Changed { .. } | CronError::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if filter.after.is_none() {
+                break;
+            }
+        }
+        if changed > 0 {
+            self.wake.notify_one();
+        }
+        Ok(changed)
+    }
+
     /// One schedule.
     ///
     /// # Errors

@@ -338,7 +338,8 @@ pub(crate) fn decide(schedule: &Schedule, candidate: Candidate) -> Decision {
 
 /// Whether a new plan leaves the times as they are, so that the next fire time stays.
 pub(crate) fn same_times(old: &Schedule, new: &Schedule) -> bool {
-    (&old.when, &old.zone, old.dialect, &old.calendar) == (&new.when, &new.zone, new.dialect, &new.calendar)
+    let times = |of: &Schedule| (of.when.clone(), of.zone.clone(), of.dialect);
+    times(old) == times(new) && (&old.calendar, &old.named) == (&new.calendar, &new.named)
 }
 
 pub(crate) const OVERLAPPED: &str = "an earlier tick had not finished";

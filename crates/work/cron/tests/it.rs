@@ -20,4 +20,6 @@ mod it {
     mod stores;
     mod suites;
     mod timetables;
+    mod years;
+    mod zones;
 }

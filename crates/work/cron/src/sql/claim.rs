@@ -42,7 +42,7 @@ impl SqlStore {
         fire_time: Timestamp,
         lease: Duration,
     ) -> Result<Claim, CronError> {
-        let now = self.now(tx).await?;
+        let now = tx.time().await?.as_microsecond();
         // Whoever has the schedule's row decides about its ticks: two claims cannot pass each other by.
         let Some(stored) = Self::lock(tx, key).await? else { return Ok(Claim::Taken) };
         let at = fire_time.as_microsecond();
@@ -116,7 +116,7 @@ impl SqlStore {
         claimed: &ClaimedTick,
         verdict: &Verdict,
     ) -> Result<bool, CronError> {
-        let now = self.now(tx).await?;
+        let now = tx.time().await?.as_microsecond();
         let (key, at) = (&claimed.key, claimed.fire_time.as_microsecond());
         let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(

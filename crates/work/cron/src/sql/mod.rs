@@ -41,15 +41,6 @@ impl SqlStore {
         Context::new(Source::Internal, &**self.db.clock())
     }
 
-    async fn now(&self, tx: &mut Tx) -> Result<i64, CronError> {
-        if tx.dialect() == Dialect::Sqlite {
-            return Ok(self.db.clock().utc().as_microsecond());
-        }
-        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
-        let now = rows!(tx, sql, [], |row| row.try_get::<i64, _>("now")?);
-        now.first().copied().ok_or_else(|| CronError::Corrupt("the database has no time".to_owned()))
-    }
-
     /// One schedule, locked against others who mean to change it.
     async fn lock(tx: &mut Tx, key: &Key) -> Result<Option<Stored>, CronError> {
         let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
@@ -63,7 +54,7 @@ impl SqlStore {
     }
 
     async fn put_in(&self, tx: &mut Tx, put: &Put) -> Result<Option<Stored>, CronError> {
-        let now = self.now(tx).await?;
+        let now = tx.time().await?.as_microsecond();
         let key = Key { tenant: namespace(&put.context), name: put.schedule.name.clone() };
         let timetable = put.schedule.check(&key.tenant)?;
         let old = Self::lock(tx, &key).await?;
@@ -112,7 +103,7 @@ impl SqlStore {
     }
 
     async fn look_in(&self, tx: &mut Tx, max: u32) -> Result<Look, CronError> {
-        let (now, max) = (self.now(tx).await?, i64::from(max));
+        let (now, max) = (tx.time().await?.as_microsecond(), i64::from(max));
         let sql = format!(
             "SELECT {COLUMNS} FROM cron_schedules WHERE paused = 0 AND next_at <= $1
              ORDER BY next_at, tenant, name LIMIT $2"
@@ -145,7 +136,7 @@ impl SqlStore {
         seen: &Stored,
         plan: &CatchUp,
     ) -> Result<bool, CronError> {
-        let now = self.now(tx).await?;
+        let now = tx.time().await?.as_microsecond();
         let sql = "SELECT id FROM cron_leader WHERE fence = $1 AND until >= $2";
         if rows!(tx, sql, [signed(leader), now], |row| row.try_get::<i64, _>("id")?).is_empty() {
             return Ok(false);
@@ -242,7 +233,7 @@ impl ScheduleStore for SqlStore {
     async fn pause(&self, key: &Key, paused: bool) -> Result<Stored, CronError> {
         let pause = async |mut tx: Tx| {
             let tx = &mut tx;
-            let now = self.now(tx).await?;
+            let now = tx.time().await?.as_microsecond();
             let found = Self::lock(tx, key).await?;
             let mut stored = found.ok_or_else(|| CronError::NotFound(key.name.clone()))?;
             if stored.paused != paused {
@@ -265,7 +256,7 @@ impl ScheduleStore for SqlStore {
     async fn trigger(&self, key: &Key) -> Result<Timestamp, CronError> {
         let trigger = async |mut tx: Tx| {
             let tx = &mut tx;
-            let now = self.now(tx).await?;
+            let now = tx.time().await?.as_microsecond();
             if Self::lock(tx, key).await?.is_none() {
                 return Err(CronError::NotFound(key.name.clone()));
             }
@@ -300,7 +291,7 @@ impl ScheduleStore for SqlStore {
     async fn lead(&self, holder: &str, lease: Duration) -> Result<Option<u64>, CronError> {
         let lead = async |mut tx: Tx| {
             let tx = &mut tx;
-            let now = self.now(tx).await?;
+            let now = tx.time().await?.as_microsecond();
             // Taken over only once the lease has run out; the fence grows with every change of hands.
             let sql = "INSERT INTO cron_leader (id, holder, fence, until) VALUES (1, $1, 1, $3)
                 ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, until = excluded.until,
@@ -342,7 +333,7 @@ impl ScheduleStore for SqlStore {
     async fn extend(&self, claimed: &ClaimedTick, lease: Duration) -> Result<bool, CronError> {
         let extend = async |mut tx: Tx| {
             let tx = &mut tx;
-            let now = self.now(tx).await?;
+            let now = tx.time().await?.as_microsecond();
             let sql =
                 "UPDATE cron_ticks SET lease_until = $5 WHERE tenant = $1 AND name = $2 AND fire_time = $3
                 AND fence = $4 AND state = 'running' AND lease_until >= $6";

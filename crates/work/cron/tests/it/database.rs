@@ -259,7 +259,7 @@ mod one_file {
                 limits: std::collections::BTreeMap::new(),
             };
             let claimed = jobs.claim(&request).await.unwrap().pop().expect("a job waits");
-            assert_eq!(claimed.payload, json!({ "to": "all" }).to_string());
+            assert_eq!(*claimed.payload, json!({ "to": "all" }).to_string());
             let verdict = Verdict::Completed(json!(null));
             jobs.report(vec![Report { id: claimed.id, fence: claimed.fence, verdict }]).await.unwrap();
         }

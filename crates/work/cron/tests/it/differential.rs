@@ -17,7 +17,7 @@ fn field(least: u32, most: u32) -> impl Strategy<Value = String> {
     prop_oneof![1 => Just("*".to_owned()), 2 => prop::collection::vec(item, 1..4).prop_map(|items| items.join(","))]
 }
 
-fn expressions() -> impl Strategy<Value = String> {
+pub(super) fn expressions() -> impl Strategy<Value = String> {
     let dates = prop_oneof![
         6 => field(1, 31),
         1 => (1..=31u32).prop_map(|day| format!("{day}W")),
@@ -40,7 +40,7 @@ fn expressions() -> impl Strategy<Value = String> {
     )
 }
 
-fn croner(text: &str) -> Option<croner::Cron> {
+pub(super) fn croner(text: &str) -> Option<croner::Cron> {
     let parser = croner::parser::CronParser::builder()
         .seconds(croner::parser::Seconds::Optional)
         .year(croner::parser::Year::Optional)

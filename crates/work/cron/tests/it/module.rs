@@ -56,7 +56,7 @@ async fn schedules_of_configuration_and_program_fire_in_an_app() {
     );
     let context = Context::new(Source::Internal, &clock);
     let kept = schedules.get(&context, "configured").await.unwrap();
-    assert_eq!(kept.schedule.calendar.days, ["SUN"], "what a named calendar leaves out is copied");
+    assert_eq!(kept.schedule.named.days, ["SUN"], "what a named calendar leaves out is looked up");
     shutdown.trigger(runtime_kernel::lifecycle::StopReason::Requested("the test is over".into()));
     for _ in 0..200 {
         clock.advance(Duration::from_secs(1));

@@ -11,7 +11,7 @@ use proptest::test_runner::TestRunner;
 use runtime_cron::{CronExpression, DayRule, Dialect, Dst, DstGap, DstOverlap, Zone};
 
 /// One field as the oracle reads it: items of `(from, to, step)`, by brute force.
-fn field_has(text: &str, least: u32, most: u32, value: u32) -> bool {
+pub(super) fn field_has(text: &str, least: u32, most: u32, value: u32) -> bool {
     text.split(',').any(|item| {
         let (range, step) = item.split_once('/').unwrap_or((item, "1"));
         let (from, to) = match range {
@@ -75,24 +75,29 @@ fn weekday_has(text: &str, date: Date) -> bool {
     })
 }
 
-fn matches(fields: &[String; 5], days: DayRule, wall: DateTime) -> bool {
-    let minute = u32::from(wall.minute().unsigned_abs());
-    let hour = u32::from(wall.hour().unsigned_abs());
-    let month = u32::from(wall.month().unsigned_abs());
+/// Whether a day is named: by its month, its date and its weekday.
+pub(super) fn day_matches(fields: &[String; 5], days: DayRule, date: Date) -> bool {
+    let month = u32::from(date.month().unsigned_abs());
     let (dates, weekdays) = (&fields[2], &fields[4]);
     let day = match (dates.as_str(), weekdays.as_str()) {
         ("*", "*") => true,
-        (_, "*") => month_day_has(dates, wall.date()),
-        ("*", _) => weekday_has(weekdays, wall.date()),
+        (_, "*") => month_day_has(dates, date),
+        ("*", _) => weekday_has(weekdays, date),
         _ => {
-            let (date, weekday) = (month_day_has(dates, wall.date()), weekday_has(weekdays, wall.date()));
+            let (date, weekday) = (month_day_has(dates, date), weekday_has(weekdays, date));
             if days == DayRule::Both { date && weekday } else { date || weekday }
         }
     };
-    day && wall.second() == 0
+    day && field_has(&fields[3], 1, 12, month)
+}
+
+fn matches(fields: &[String; 5], days: DayRule, wall: DateTime) -> bool {
+    let minute = u32::from(wall.minute().unsigned_abs());
+    let hour = u32::from(wall.hour().unsigned_abs());
+    wall.second() == 0
         && field_has(&fields[0], 0, 59, minute)
         && field_has(&fields[1], 0, 23, hour)
-        && field_has(&fields[3], 1, 12, month)
+        && day_matches(fields, days, wall.date())
 }
 
 /// Every instant of a window that is in the expression's set.
@@ -158,7 +163,7 @@ fn list(items: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     proptest::collection::vec(items, 1..3).prop_map(|items| items.join(","))
 }
 
-fn expressions() -> impl Strategy<Value = [String; 5]> {
+pub(super) fn expressions() -> impl Strategy<Value = [String; 5]> {
     let star = || proptest::strategy::Just("*".to_owned());
     let dates = proptest::prop_oneof![
         6 => item(1, 31),
@@ -183,7 +188,7 @@ fn expressions() -> impl Strategy<Value = [String; 5]> {
         .prop_map(|(minute, hour, day, month, weekday)| [minute, hour, day, month, weekday])
 }
 
-fn dialects() -> impl Strategy<Value = (Dialect, Dst)> {
+pub(super) fn dialects() -> impl Strategy<Value = (Dialect, Dst)> {
     let gaps = [DstGap::Skip, DstGap::FireAfter, DstGap::FireBefore];
     let overlaps = [DstOverlap::First, DstOverlap::Both, DstOverlap::Last];
     (0..3usize, 0..3usize, proptest::bool::ANY).prop_map(move |(gap, overlap, both)| {
@@ -195,7 +200,7 @@ fn dialects() -> impl Strategy<Value = (Dialect, Dst)> {
     })
 }
 
-fn seconds(at: runtime_kernel::Timestamp) -> i64 {
+pub(super) fn seconds(at: runtime_kernel::Timestamp) -> i64 {
     at.as_microsecond().div_euclid(1_000_000)
 }
 

@@ -267,6 +267,50 @@ async fn jitter_delays_each_tick_the_same_for_everybody() {
 }
 
 #[tokio::test]
+async fn a_changed_calendar_reaches_what_was_kept_before_when_a_scheduler_starts() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::new(Arc::new(clock.clone()));
+    let under = |dates: Option<&str>| {
+        let mut config = CronConfig::default();
+        if let Some(date) = dates {
+            config.calendars.insert("bank".to_owned(), Calendar::default().without(date));
+        }
+        Schedules::new(store.clone(), config, Arc::new(clock.clone())).unwrap()
+    };
+    let context = Context::new(Source::Internal, &clock);
+    let tenant = TenantContext::tenant(Name::new("main").unwrap(), Name::new("acme").unwrap());
+    let theirs = context.clone().with_tenant(tenant);
+    let mut schedule = Schedule::new("a", "0 9 * * *", "act").calendar(Calendar::default().without("01-04"));
+    schedule.calendars = vec!["bank".to_owned()];
+    let first = under(Some("01-02"));
+    for context in [&context, &theirs] {
+        first.put(context, schedule.clone()).await.unwrap();
+        first.put(context, Schedule::new("b", "0 9 * * *", "act")).await.unwrap();
+    }
+    let shown = async |schedules: &Schedules, context: &Context| {
+        let next = schedules.get(context, "a").await.unwrap().next.unwrap();
+        let then = schedules.preview(context, "a", 4).await.unwrap();
+        [vec![next], then].concat().iter().map(|at| at.to_string()[5..10].to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&first, &theirs).await, ["01-01", "01-01", "01-03", "01-05", "01-06"]);
+    let second = under(Some("01-01"));
+    assert_eq!(second.look_up_calendars().await.unwrap(), 2);
+    assert_eq!(second.look_up_calendars().await.unwrap(), 0, "what is as it was is not touched");
+    for context in [&context, &theirs] {
+        assert_eq!(shown(&second, context).await, ["01-02", "01-02", "01-03", "01-05", "01-06"]);
+        let kept = second.get(context, "a").await.unwrap().schedule;
+        assert_eq!((kept.calendar, kept.calendars), (schedule.calendar.clone(), schedule.calendars.clone()));
+    }
+    let gone = under(None);
+    assert_eq!(gone.look_up_calendars().await.unwrap(), 0);
+    assert_eq!(gone.get(&context, "a").await.unwrap().schedule.named, Calendar::default().without("01-01"));
+    let third = under(Some("01-03"));
+    Scheduler::new(third.clone(), Actions::new()).run(std::future::ready(())).await;
+    assert_eq!(third.get(&theirs, "a").await.unwrap().schedule.named, Calendar::default().without("01-03"));
+    assert_eq!(shown(&third, &theirs).await, ["01-01", "01-01", "01-02", "01-05", "01-06"]);
+}
+
+#[tokio::test]
 async fn the_handle_previews_pauses_triggers_and_forgets() {
     let mut config = CronConfig::default();
     config.calendars.insert("xmas".to_owned(), Calendar::default().without("01-02"));
