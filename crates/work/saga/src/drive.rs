@@ -16,8 +16,9 @@ use crate::definition::{Definition, Ended};
 use crate::history::Op;
 use crate::instance::{Failure, ParkReason};
 use crate::journal::What;
-use crate::run::{Compensation, Fault, Run, Stopping, said};
+use crate::run::{Run, said};
 use crate::saga::Saga;
+use crate::state::{Compensation, Fault, Stopping};
 use crate::store::Settle;
 
 /// How long a replay may take to come by a compensation that is owed, once nothing of it is under way. Code that awaits
@@ -49,7 +50,7 @@ pub(crate) async fn drive(run: &Arc<Run>, definition: &Definition, input: Value)
         (Turn::Ended(Ended::Unreadable(reason)), failure) => return Ok(Settle::Park { reason, failure }),
         // The code was run again only to learn how to undo.
         (_, Some(failure)) => failure,
-        (Turn::Idle(until), None) => match stopping.as_ref().map(|why| (Run::failure_of(why), why)) {
+        (Turn::Idle(until), None) => match stopping.as_ref().map(|why| (why.failure(), why)) {
             None => return Ok(waits(run, until)),
             Some((None, _)) => return Ok(wait(run, Some(run.now()), None)),
             Some((Some(failure), _)) => decide(run, failure).await?,

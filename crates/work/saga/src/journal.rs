@@ -121,3 +121,17 @@ pub enum What {
         asked: Asked,
     },
 }
+
+impl What {
+    /// It is about undoing, not about going on.
+    pub(crate) const fn undoes(&self) -> bool {
+        matches!(
+            self,
+            Self::Compensating { .. }
+                | Self::Compensated { .. }
+                | Self::CompensationFailed { .. }
+                | Self::Retried { .. }
+                | Self::Resolved { .. }
+        )
+    }
+}

@@ -250,6 +250,7 @@ async fn a_parked_saga_stands_still_until_it_is_seen_to(harness: &dyn Harness) {
     store.settle(id, 1, &park).await.unwrap();
     let parked = get(&store, id).await;
     assert_eq!((parked.status, parked.parked), (Status::Parked, Some(reason)));
+    assert_eq!(store.parked().await.unwrap(), 1);
     store.signal("t", id, &signal(None), 9).await.unwrap();
     wrong_state(&store.cancel("t", id, &asked()).await);
     harness.elapse(Duration::from_hours(1)).await;
@@ -257,6 +258,7 @@ async fn a_parked_saga_stands_still_until_it_is_seen_to(harness: &dyn Harness) {
     store.remedy("t", id, Remedy::Retry, &asked()).await.unwrap();
     let again = one(&store, "w").await;
     assert_eq!((again.instance.status, again.instance.parked.is_none()), (Status::Compensating, true));
+    assert_eq!(store.parked().await.unwrap(), 0);
     assert!(matches!(&again.journal[0].what, What::Retried { asked: who } if *who == asked()));
     store.settle(id, 2, &park).await.unwrap();
     store.remedy("t", id, Remedy::Resolve, &asked()).await.unwrap();

@@ -23,9 +23,11 @@ mod saga;
 mod sagas;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+mod state;
 mod step;
 pub mod store;
 mod views;
+mod waiting;
 mod worker;
 
 pub use config::SagaConfig;

@@ -206,6 +206,11 @@ impl SagaStore for MemorySagas {
         Ok(newest_first.filter(fits).take(limit).cloned().collect())
     }
 
+    async fn parked(&self) -> Result<u64, SagaError> {
+        let state = self.lock();
+        Ok(state.rows.values().filter(|row| row.instance.status == Status::Parked).count() as u64)
+    }
+
     async fn park_unregistered(&self, kinds: &[String], after: Duration, max: u32) -> Result<u64, SagaError> {
         let (mut state, now) = (self.lock(), self.clock.utc());
         let mut parked = 0;

@@ -19,6 +19,7 @@ struct Families {
     parked: runtime_telemetry::Family<runtime_telemetry::Counter>,
     duration: runtime_telemetry::Family<runtime_telemetry::Histogram>,
     lost: runtime_telemetry::Counter,
+    standing: runtime_telemetry::Gauge,
 }
 
 #[cfg(feature = "metrics")]
@@ -41,6 +42,7 @@ impl SagaMetrics {
                 &SECONDS,
             )?,
             lost: metrics.counter(keys::SAGA_LEASES_LOST_TOTAL, lost)?.unlabelled(),
+            standing: metrics.gauge(keys::SAGA_PARKED, "Sagas that are parked.")?.unlabelled(),
         };
         Ok(Self { families: Some(families) })
     }
@@ -73,6 +75,20 @@ impl SagaMetrics {
         if let Some(families) = &self.families {
             families.lost.inc();
         }
+        #[cfg(not(feature = "metrics"))]
+        let _ = self;
+    }
+}
+
+impl SagaMetrics {
+    pub(crate) fn stands(&self, parked: u64) {
+        #[cfg(feature = "metrics")]
+        if let Some(families) = &self.families {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
+            families.standing.set(parked as f64);
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = (self, parked);
     }
 }
 

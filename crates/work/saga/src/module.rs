@@ -1,9 +1,10 @@
 //! Wires sagas into an `App`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_kernel::app::{App, Module, Run, Service, SetupError};
+use runtime_kernel::app::{App, Maintenance, MaintenanceTask, Module, Run, Service, SetupError};
 use runtime_kernel::container::Token;
 use runtime_kernel::{Error, Mode, SharedClock};
 use runtime_telemetry::MetricsApp;
@@ -13,17 +14,21 @@ use crate::definition::{Definition, Definitions};
 use crate::metrics::SagaMetrics;
 use crate::sagas::Sagas;
 use crate::store::SagaStore;
-use crate::worker::Worker;
+use crate::worker::{BATCH, Worker};
 
 /// The app's sagas.
 pub const SAGAS: Token<Sagas> = Token::new("work.sagas");
+
+/// The maintenance task that forgets sagas that are over.
+const TASK: &str = "sagas";
 
 /// Types other modules add: `app.contribute::<SagaDefinitions>().0.push(..)`.
 #[derive(Debug, Default)]
 pub struct SagaDefinitions(pub Vec<Definition>);
 
 /// Reads the section `saga`, provides [`SAGAS`], kept in the app's database (in memory without one), and runs a worker in
-/// the modes `worker` and `all`.
+/// the modes `worker` and `all`. Sagas that are over are forgotten by the maintenance task `sagas` where somebody runs it, and
+/// by the workers where nobody does.
 #[derive(Debug, Default)]
 pub struct SagaModule {
     definitions: Vec<Definition>,
@@ -52,7 +57,15 @@ impl Module for SagaModule {
         #[cfg(any(feature = "sqlite", feature = "postgres"))]
         runtime_migrate::MigrateApp::migrations(app, crate::migrations::SET);
         app.contribute::<SagaDefinitions>().0.extend(self.definitions.iter().cloned());
-        app.section::<SagaConfig>().map(drop)
+        let config: SagaConfig = app.section()?;
+        if let Some(keep) = config.keep {
+            app.contribute::<Maintenance>().add(MaintenanceTask::new(
+                TASK,
+                "@every 10m",
+                move |services| async move { forget(&**services.get(SAGAS).await?.store(), keep).await },
+            ));
+        }
+        Ok(())
     }
 
     fn finish(&self, app: &mut App) -> Result<(), SetupError> {
@@ -70,7 +83,8 @@ impl Module for SagaModule {
             }
         };
         provide(app, clock, make);
-        app.service(Working { metrics });
+        let prunes = !app.contribute::<Maintenance>().is_taken(TASK);
+        app.service(Working { metrics, prunes });
         Ok(())
     }
 }
@@ -92,8 +106,21 @@ fn provide(
     app.services().value(SAGAS, Arc::new(make(Arc::new(crate::MemorySagas::new(clock)))));
 }
 
+/// Forgets what was over so long ago, in many small steps; says how much.
+async fn forget(store: &dyn SagaStore, keep: Duration) -> Result<u64, Error> {
+    let mut forgotten = 0;
+    loop {
+        let count = store.prune(keep, BATCH).await?;
+        forgotten += count;
+        if count < u64::from(BATCH) {
+            return Ok(forgotten);
+        }
+    }
+}
+
 struct Working {
     metrics: SagaMetrics,
+    prunes: bool,
 }
 
 #[async_trait]
@@ -109,6 +136,7 @@ impl Service for Working {
     async fn run(self: Arc<Self>, run: Run) -> Result<(), Error> {
         let sagas = run.services.get(SAGAS).await?;
         let worker = Worker::new((*sagas).clone())?.with_metrics(self.metrics.clone());
+        let worker = if self.prunes { worker } else { worker.without_pruning() };
         worker.run(run.stop.stopped()).await;
         Ok(())
     }

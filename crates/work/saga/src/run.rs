@@ -1,23 +1,21 @@
 //! One claim of a saga under way: what its code, its compensations and its driver share.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use runtime_kernel::{Carried, Context, Deadline, Error, ErrorKind, Retry, SharedClock, Source, Timestamp};
 use runtime_resilience::{RetryPolicy, SharedRng};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::config::SagaConfig;
-use crate::error::SagaError;
 use crate::history::{History, Op, Recorded};
-use crate::instance::{Asked, Failure, Instance, ParkReason, SagaId};
+use crate::instance::{Instance, ParkReason, SagaId};
 use crate::journal::{Entry, What};
+use crate::state::{Compensation, Fault, State, Stopping};
 use crate::step::StepKey;
 use crate::store::{Claimed, SagaStore, Signal};
 
@@ -31,32 +29,7 @@ pub(crate) struct Shared {
     pub(crate) rng: SharedRng,
 }
 
-/// Why a saga's code is not let on.
-#[derive(Clone, Debug)]
-pub(crate) enum Stopping {
-    Cancelled(Asked),
-    TimedOut,
-    Draining,
-}
-
-/// What ends a claim at once.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    Park(Box<ParkReason>),
-    Store(SagaError),
-}
-
-pub(crate) type Undoing = Box<dyn FnMut(StepKey) -> BoxFuture<'static, Result<(), Error>> + Send>;
-
-/// A compensation the code has told of.
-pub(crate) struct Compensation {
-    pub(crate) position: String,
-    pub(crate) name: String,
-    pub(crate) policy: Option<RetryPolicy>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) run: Undoing,
-}
-
+/// One claim of a saga.
 pub(crate) struct Run {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: SagaId,
@@ -70,58 +43,7 @@ pub(crate) struct Run {
     /// The driver should look.
     pub(crate) look: Notify,
     /// Signals have come, or the code is not let on.
-    news: watch::Sender<u64>,
-}
-
-pub(crate) struct State {
-    pub(crate) history: History,
-    pub(crate) visited: HashSet<String>,
-    /// By when what they undo was completed; what never was comes last, and is undone first.
-    pub(crate) compensations: BTreeMap<(u64, usize), Compensation>,
-    pub(crate) signals: Vec<Signal>,
-    /// Signals a branch is about to consume.
-    taken: HashSet<u64>,
-    waits: HashMap<u64, Option<Timestamp>>,
-    next_wait: u64,
-    pub(crate) busy: usize,
-    pub(crate) fault: Option<Fault>,
-    pub(crate) stopping: Option<Stopping>,
-    pub(crate) closed: bool,
-    pub(crate) pokes: u64,
-}
-
-impl State {
-    /// Whether the code waits, and nothing of it is under way.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.busy == 0 && !self.waits.is_empty()
-    }
-
-    /// The earliest time something is waited for.
-    pub(crate) fn next_wait(&self) -> Option<Timestamp> {
-        self.waits.values().flatten().min().copied()
-    }
-
-    fn may_go_on(&self) -> bool {
-        self.stopping.is_none() && self.history.decided.is_none() && self.fault.is_none() && !self.closed
-    }
-}
-
-/// Something of the saga is under way until this is dropped.
-pub(crate) struct Busy<'a>(&'a Run);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.lock().busy -= 1;
-        self.0.look.notify_one();
-    }
-}
-
-struct Waiting<'a>(&'a Run, u64);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.lock().waits.remove(&self.1);
-    }
+    pub(crate) news: watch::Sender<u64>,
 }
 
 impl Run {
@@ -132,20 +54,7 @@ impl Run {
         // Whoever asked has long had an answer: their deadline is not the saga's.
         let carried = Carried { deadline: None, ..context };
         let context = carried.resume(Source::Job, clock).with_caller_retries(true);
-        let state = State {
-            history: History::of(journal),
-            visited: HashSet::new(),
-            compensations: BTreeMap::new(),
-            signals,
-            taken: HashSet::new(),
-            waits: HashMap::new(),
-            next_wait: 0,
-            busy: 0,
-            fault: None,
-            stopping: cancel.map(Stopping::Cancelled),
-            closed: false,
-            pokes,
-        };
+        let state = State::new(History::of(journal), signals, cancel.map(Stopping::Cancelled), pokes);
         Self {
             id,
             fence,
@@ -225,95 +134,6 @@ impl Run {
         recorded
     }
 
-    /// Lets the code do something new, unless it is to stop: then it must [`block`](Self::block).
-    pub(crate) fn begin(&self) -> Option<Busy<'_>> {
-        let mut state = self.lock();
-        if !state.may_go_on() {
-            return None;
-        }
-        state.busy += 1;
-        Some(Busy(self))
-    }
-
-    /// Stays where it is: the code is to stop.
-    pub(crate) async fn block<T>(&self) -> T {
-        let _waiting = self.wait_from(None);
-        std::future::pending().await
-    }
-
-    fn may_go_on(&self) -> bool {
-        self.lock().may_go_on()
-    }
-
-    fn wait_from(&self, until: Option<Timestamp>) -> Waiting<'_> {
-        let mut state = self.lock();
-        state.next_wait += 1;
-        let number = state.next_wait;
-        state.waits.insert(number, until);
-        Waiting(self, number)
-    }
-
-    /// Waits, in memory as long as something else of the saga is under way.
-    pub(crate) async fn wait_until(&self, until: Timestamp) {
-        let mut left = until.duration_since(self.now());
-        while !left.is_zero() {
-            let _waiting = self.wait_from(Some(until));
-            self.shared.clock.sleep(left).await;
-            left = until.duration_since(self.now());
-        }
-    }
-
-    /// The same, but no longer than the code may do something new.
-    pub(crate) async fn wait_for_turn(&self, until: Timestamp) {
-        let mut news = self.news.subscribe();
-        while self.may_go_on() && until > self.now() {
-            tokio::select! {
-                () = self.wait_until(until) => return,
-                _ = news.changed() => {}
-            }
-        }
-    }
-
-    /// Waits for a signal that nobody has consumed, until a time.
-    pub(crate) async fn take_signal(
-        &self,
-        name: &str,
-        until: Option<Timestamp>,
-    ) -> Option<(Busy<'_>, Signal)> {
-        let mut news = self.news.subscribe();
-        loop {
-            {
-                let mut state = self.lock();
-                if state.may_go_on() {
-                    let free = |signal: &&Signal| {
-                        signal.name == name
-                            && !state.history.received.contains(&signal.number)
-                            && !state.taken.contains(&signal.number)
-                    };
-                    if let Some(signal) = state.signals.iter().find(free).cloned() {
-                        state.taken.insert(signal.number);
-                        state.busy += 1;
-                        return Some((Busy(self), signal));
-                    }
-                    if until.is_some_and(|until| until <= self.now()) {
-                        return None;
-                    }
-                }
-            }
-            let _waiting = self.wait_from(until);
-            let left = until.map(|until| until.duration_since(self.now())).filter(|left| !left.is_zero());
-            tokio::select! {
-                _ = news.changed() => {}
-                () = async {
-                    match left {
-                        Some(left) => self.shared.clock.sleep(left).await,
-                        None => std::future::pending().await,
-                    }
-                } => {}
-            }
-        }
-    }
-
     /// Adds to the journal; its number.
     pub(crate) async fn write(&self, position: &str, what: What) -> u64 {
         match self.try_write(position, what).await {
@@ -326,7 +146,8 @@ impl Run {
         let _one_at_a_time = self.writing.lock().await;
         let seq = self.lock().history.last + 1;
         let limit = self.shared.config.max_journal;
-        if seq > limit {
+        // What is undone has its end, and must not be kept from it.
+        if seq > limit && !what.undoes() {
             return Err(Fault::Park(Box::new(ParkReason::JournalFull { limit })));
         }
         let entry = Entry { seq, at: self.now(), position: position.to_owned(), what };
@@ -390,20 +211,6 @@ impl Run {
         let ending = if undo { ":undo" } else { "" };
         let text = format!("{}:{position}{ending}", self.id).into();
         StepKey { text, attempt, context: self.context.clone() }
-    }
-
-    /// What the saga is compensated for when it is made to stop.
-    pub(crate) fn failure_of(why: &Stopping) -> Option<Failure> {
-        match why {
-            Stopping::Cancelled(asked) => {
-                let message = format!("cancelled: {}", asked.reason);
-                Some(Failure::new(ErrorKind::Cancelled, "saga.cancelled", message))
-            }
-            Stopping::TimedOut => {
-                Some(Failure::new(ErrorKind::Timeout, "saga.timeout", "the saga took longer than it may"))
-            }
-            Stopping::Draining => None,
-        }
     }
 }
 

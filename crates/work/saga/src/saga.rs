@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::history::{Op, Outcome};
 use crate::instance::{ParkReason, SagaId};
 use crate::journal::What;
-use crate::run::{Fault, Run};
+use crate::run::Run;
+use crate::state::Fault;
 use crate::step::{Step, StepKey};
 
 /// A saga under way, or a branch of one.

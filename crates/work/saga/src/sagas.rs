@@ -120,28 +120,27 @@ impl Sagas {
     /// # Errors
     /// [`SagaError::UnknownType`], [`SagaError::TooLarge`], [`SagaError::Invalid`].
     pub async fn start(&self, context: &Context, new: NewSaga) -> Result<SagaId, SagaError> {
-        let known = match new.version {
-            Some(version) => self.definitions.get(&new.saga, version),
-            None => self.definitions.newest(&new.saga),
-        };
-        let unknown = || SagaError::UnknownType(new.saga.chars().take(100).collect());
-        let definition = known.ok_or_else(unknown)?;
-        self.fits("input", &new.input)?;
-        if let Some(key) = &new.key {
-            said("key", key)?;
-        }
-        let instance = NewInstance {
-            id: SagaId::new(&*self.clock),
-            tenant: namespace(context),
-            name: definition.name().to_owned(),
-            version: definition.version(),
-            key: new.key,
-            input: new.input,
-            context: context.carry(&*self.clock),
-            timeout: new.timeout.or(definition.timeout),
-        };
-        let id = self.store.start(&instance).await?;
+        let id = self.store.start(&self.instance(context, new)?).await?;
         self.ring();
+        Ok(id)
+    }
+
+    /// The same inside a transaction of the caller's: the saga exists when, and only when, that commits, which also wakes
+    /// the workers. `store` must be the one these sagas are over.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub async fn start_in(
+        &self,
+        tx: &mut runtime_db::Tx,
+        store: &crate::SqlSagas,
+        context: &Context,
+        new: NewSaga,
+    ) -> Result<SagaId, SagaError> {
+        let id = store.start_in(tx, &self.instance(context, new)?).await?;
+        let sagas = self.clone();
+        tx.on_commit(move || sagas.ring());
         Ok(id)
     }
 
@@ -260,6 +259,29 @@ impl Sagas {
 
     pub(crate) fn wake(&self) -> &Arc<Notify> {
         &self.wake
+    }
+
+    fn instance(&self, context: &Context, new: NewSaga) -> Result<NewInstance, SagaError> {
+        let known = match new.version {
+            Some(version) => self.definitions.get(&new.saga, version),
+            None => self.definitions.newest(&new.saga),
+        };
+        let unknown = || SagaError::UnknownType(new.saga.chars().take(100).collect());
+        let definition = known.ok_or_else(unknown)?;
+        self.fits("input", &new.input)?;
+        if let Some(key) = &new.key {
+            said("key", key)?;
+        }
+        Ok(NewInstance {
+            id: SagaId::new(&*self.clock),
+            tenant: namespace(context),
+            name: definition.name().to_owned(),
+            version: definition.version(),
+            key: new.key,
+            input: new.input,
+            context: context.carry(&*self.clock),
+            timeout: new.timeout.or(definition.timeout),
+        })
     }
 
     fn ring(&self) {

@@ -18,7 +18,8 @@ use serde_json::Value;
 use crate::history::{Op, Outcome};
 use crate::instance::{Failure, ParkReason};
 use crate::journal::What;
-use crate::run::{Compensation, Fault, Run};
+use crate::run::Run;
+use crate::state::{Compensation, Fault};
 
 /// Handed to each attempt at a step or a compensation: its idempotency key, and what else it needs to know.
 ///

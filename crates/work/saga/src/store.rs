@@ -213,6 +213,12 @@ pub trait SagaStore: Send + Sync + 'static {
     /// Sagas, newest first.
     async fn list(&self, filter: &Filter) -> Result<Vec<Instance>, SagaError>;
 
+    /// How many are parked, of all tenants. A store that cannot count them lists them, and then finds 1000 at most.
+    async fn parked(&self) -> Result<u64, SagaError> {
+        let filter = Filter { status: Some(Status::Parked), limit: Some(1000), ..Filter::default() };
+        Ok(self.list(&filter).await?.len() as u64)
+    }
+
     /// Parks what has been due for so long and is of none of these types; it stays due for those who know it.
     async fn park_unregistered(&self, kinds: &[String], after: Duration, max: u32) -> Result<u64, SagaError>;
 

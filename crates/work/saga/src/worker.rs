@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use runtime_kernel::{Deadline, Error, Timestamp, uuid_v7};
 use runtime_resilience::{RetryPolicy, SharedRng};
 use tokio::sync::Notify;
@@ -14,12 +16,16 @@ use crate::drive::drive;
 use crate::error::SagaError;
 use crate::instance::{ParkReason, SagaId, kind_of};
 use crate::metrics::SagaMetrics;
-use crate::run::{Fault, Run, Shared, Stopping};
+use crate::run::{Run, Shared, said};
 use crate::sagas::Sagas;
+use crate::state::{Fault, Stopping};
 use crate::store::{ClaimRequest, Claimed, Settle};
 
 /// How often sagas of unknown types and old ones are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Sagas parked, or forgotten, in one transaction.
+pub(crate) const BATCH: u32 = 500;
 
 /// How long a saga waits after the store failed it.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -35,6 +41,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     name: String,
     metrics: SagaMetrics,
+    prunes: bool,
     held: Arc<Held>,
 }
 
@@ -69,13 +76,21 @@ impl Worker {
         };
         let name = uuid_v7(&*shared.clock).to_string();
         let shared = Arc::new(shared);
-        Ok(Self { sagas, shared, name, metrics: SagaMetrics::default(), held: Arc::default() })
+        let (metrics, held) = (SagaMetrics::default(), Arc::default());
+        Ok(Self { sagas, shared, name, metrics, prunes: true, held })
     }
 
     /// Counts what it does.
     #[must_use]
     pub fn with_metrics(mut self, metrics: SagaMetrics) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// Leaves it to somebody else to forget sagas that are over.
+    #[must_use]
+    pub fn without_pruning(mut self) -> Self {
+        self.prunes = false;
         self
     }
 
@@ -99,14 +114,20 @@ impl Worker {
     /// Survives the store's absence. When dropped, steps are cut where they are; their sagas come back once their leases
     /// have run out, and such a step is run again with the same key.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
-        let mut helpers = JoinSet::new();
-        helpers.spawn(beat(Arc::clone(&self.shared), self.name.clone(), Arc::clone(&self.held)));
-        helpers.spawn(listen(self.sagas.clone()));
-        helpers.spawn(keep_house(self.sagas.clone()));
-        let mut turns = JoinSet::new();
-        self.work(stop, &mut turns).await;
-        self.drain(turns).await;
-        helpers.shutdown().await;
+        let work = async {
+            let mut turns = JoinSet::new();
+            self.work(stop, &mut turns).await;
+            self.drain(turns).await;
+        };
+        // None is a task of its own: one that is aborted may be in the middle of a heartbeat on another thread, and extend
+        // a lease once more after the worker is gone.
+        tokio::select! {
+            biased;
+            () = work => {}
+            () = beat(&self.shared, &self.name, &self.held) => {}
+            () = listen(&self.sagas) => {}
+            () = keep_house(&self.sagas, &self.metrics, self.prunes) => {}
+        }
     }
 
     async fn work(&self, stop: impl Future<Output = ()> + Send, turns: &mut JoinSet<()>) {
@@ -170,17 +191,31 @@ impl Worker {
             held_by_now.notified().await;
             let clock = &turn.shared.clock;
             let from = clock.now();
-            let done = match &definition {
-                Some(definition) => drive(&turn, definition, input).await,
-                None => Err(Fault::Park(Box::new(ParkReason::Unregistered { kind: kind_of(&name, version) }))),
-            };
-            if let Some(settle) = settle_of(&turn, done, &metrics)
-                && end(&turn, &settle).await
-            {
-                metrics.settled(&name, &settle, clock.now().saturating_duration_since(from));
-                if let Settle::Park { reason, .. } = &settle {
-                    tracing::error!(saga = %turn.id, kind = %kind_of(&name, version), %reason, "a saga was parked");
+            let work = async {
+                match &definition {
+                    Some(definition) => drive(&turn, definition, input).await,
+                    None => {
+                        Err(Fault::Park(Box::new(ParkReason::Unregistered { kind: kind_of(&name, version) })))
+                    }
                 }
+            };
+            let settle = match caught(work).await {
+                Ok(done) => settle_of(&turn, done, &metrics),
+                Err(panic) => {
+                    tracing::error!(saga = %turn.id, kind = %kind_of(&name, version), panic, "a turn panicked");
+                    again(&turn)
+                }
+            };
+            match caught(end(&turn, &settle)).await {
+                Ok(true) => {
+                    metrics.settled(&name, &settle, clock.now().saturating_duration_since(from));
+                    if let Settle::Park { reason, .. } = &settle {
+                        tracing::error!(saga = %turn.id, kind = %kind_of(&name, version), %reason, "a saga was parked");
+                    }
+                }
+                // Held no longer, so its lease runs out.
+                Ok(false) => {}
+                Err(panic) => tracing::error!(saga = %turn.id, panic, "the end of a turn panicked"),
             }
             let mut held = held.lock();
             if held.get(&turn.id).is_some_and(|(other, _)| Arc::ptr_eq(other, &turn)) {
@@ -210,23 +245,34 @@ impl Worker {
     }
 }
 
-/// How a claim is settled; not at all when it is another's.
-fn settle_of(run: &Run, done: Result<Settle, Fault>, metrics: &SagaMetrics) -> Option<Settle> {
-    let failure = || run.lock().history.decided.clone();
+/// How a claim is settled. What was refused as another's is given back too: should the claim still hold, nobody has to
+/// wait for its end, and if not, this is refused as well.
+fn settle_of(run: &Run, done: Result<Settle, Fault>, metrics: &SagaMetrics) -> Settle {
     match done {
-        Ok(settle) => Some(settle),
-        Err(Fault::Park(reason)) => Some(Settle::Park { reason: *reason, failure: failure() }),
-        Err(Fault::Store(SagaError::LeaseLost(_))) => {
-            metrics.lost();
-            tracing::warn!(saga = %run.id, fence = run.fence, "a saga is another worker's by now");
-            None
+        Ok(settle) => settle,
+        Err(Fault::Park(reason)) => {
+            Settle::Park { reason: *reason, failure: run.lock().history.decided.clone() }
         }
         Err(Fault::Store(error)) => {
+            if matches!(error, SagaError::LeaseLost(_)) {
+                metrics.lost();
+            }
             tracing::warn!(saga = %run.id, error = %Error::from(error).report(), "the journal could not be written");
-            let until = Some(run.now().saturating_add(AGAIN));
-            Some(Settle::Wait { until, failure: failure(), pokes: run.lock().pokes })
+            again(run)
         }
     }
+}
+
+/// To be taken up again soon, by whoever is first.
+fn again(run: &Run) -> Settle {
+    let until = Some(run.now().saturating_add(AGAIN));
+    let state = run.lock();
+    Settle::Wait { until, failure: state.history.decided.clone(), pokes: state.pokes }
+}
+
+/// What a future comes to, or what its panic said.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| said(&*panic))
 }
 
 /// Writes how a claim ends; whether that was taken.
@@ -249,7 +295,7 @@ async fn end(run: &Run, settle: &Settle) -> bool {
 }
 
 /// Extends the leases, and passes on what it learns, until dropped.
-async fn beat(shared: Arc<Shared>, worker: String, held: Arc<Held>) {
+async fn beat(shared: &Shared, worker: &str, held: &Held) {
     loop {
         shared.clock.sleep(shared.config.heartbeat).await;
         let known: Vec<_> =
@@ -258,7 +304,7 @@ async fn beat(shared: Arc<Shared>, worker: String, held: Arc<Held>) {
             continue;
         }
         let ids: Vec<_> = known.iter().map(|(run, _)| run.id).collect();
-        let beats = match shared.store.heartbeat(&worker, &ids, shared.config.lease).await {
+        let beats = match shared.store.heartbeat(worker, &ids, shared.config.lease).await {
             Ok(beats) => beats,
             Err(error) => {
                 tracing::warn!(error = %Error::from(error).report(), "leases could not be extended");
@@ -292,7 +338,7 @@ async fn beat(shared: Arc<Shared>, worker: String, held: Arc<Held>) {
 }
 
 /// Wakes the worker when another process says that something has come.
-async fn listen(sagas: Sagas) {
+async fn listen(sagas: &Sagas) {
     loop {
         sagas.store().announced().await;
         sagas.wake().notify_one();
@@ -300,19 +346,24 @@ async fn listen(sagas: Sagas) {
 }
 
 /// Parks what nobody knows and forgets what is long over.
-async fn keep_house(sagas: Sagas) {
-    const MOST: u32 = 500;
+async fn keep_house(sagas: &Sagas, metrics: &SagaMetrics, prunes: bool) {
     let (store, config, kinds) = (sagas.store(), sagas.config(), sagas.definitions().kinds());
     loop {
-        match store.park_unregistered(&kinds, config.park_unregistered_after, MOST).await {
+        match store.park_unregistered(&kinds, config.park_unregistered_after, BATCH).await {
             Ok(0) => {}
             Ok(parked) => tracing::error!(parked, "sagas of types no worker knows were parked"),
             Err(error) => {
                 tracing::warn!(error = %Error::from(error).report(), "unknown sagas could not be parked");
             }
         }
-        if let Some(keep) = config.keep
-            && let Err(error) = store.prune(keep, MOST).await
+        match store.parked().await {
+            Ok(parked) => metrics.stands(parked),
+            Err(error) => {
+                tracing::warn!(error = %Error::from(error).report(), "parked sagas could not be counted");
+            }
+        }
+        if let Some(keep) = config.keep.filter(|_| prunes)
+            && let Err(error) = store.prune(keep, BATCH).await
         {
             tracing::warn!(error = %Error::from(error).report(), "old sagas could not be forgotten");
         }

@@ -11,10 +11,15 @@
 mod it {
     mod behaviour;
     mod crash;
+    mod hooked;
+    mod joins;
     mod model;
     #[cfg(feature = "module")]
     mod module;
     mod operators;
     mod stores;
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    mod transactions;
+    mod worker;
     mod world;
 }

@@ -10,7 +10,7 @@ use crate::decide::{Start, begin};
 use crate::definition::{Definition, Version, VersionState};
 use crate::event::Event;
 use crate::instance::{Instance, InstanceId, Priority, Status};
-use crate::store::{Change, InstanceFilter, Mark, VersionFilter, WorkflowStore};
+use crate::store::{Change, InstanceFilter, Mark, Standing, VersionFilter, WorkflowStore};
 use crate::timer::Purpose;
 use crate::{Action, Actor, Command, decide};
 
@@ -183,6 +183,7 @@ async fn tasks_follow_the_instance_and_the_most_urgent_comes_first(store: &dyn W
     assert_eq!(store.tasks("t", None, 1000).await.unwrap().len(), 8);
     assert_eq!(store.tasks("t", None, 3).await.unwrap().len(), 3);
     assert!(store.tasks("u", None, 10).await.unwrap().is_empty());
+    assert_eq!(store.standing().await.unwrap(), Standing { open: 8, overdue: 2, parked: 0 });
     let done = next(&changes.remove(0).instance, "ann", Action::Approve { step: None, comment: None }, now);
     assert_eq!(done.instance.status, Status::Approved);
     store.commit(&done).await.unwrap();

@@ -15,6 +15,8 @@ mod instance;
 #[expect(clippy::unwrap_used, reason = "a broken law fails by panicking")]
 pub mod laws;
 mod memory;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod migrations;
 #[cfg(feature = "module")]
@@ -41,6 +43,8 @@ pub use error::WorkflowError;
 pub use event::{Event, What};
 pub use instance::{Held, Instance, InstanceId, Priority, Status};
 pub use memory::MemoryWorkflows;
+#[cfg(feature = "metrics")]
+pub use metrics::WorkflowMetrics;
 #[cfg(feature = "module")]
 pub use module::{WORKFLOWS, WorkflowModule};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -10,7 +10,7 @@ use crate::definition::{Definition, Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
 use crate::instance::{Instance, InstanceId};
-use crate::store::{Change, Due, InstanceFilter, Loaded, VersionFilter, WorkflowStore, page};
+use crate::store::{Change, Due, InstanceFilter, Loaded, Standing, VersionFilter, WorkflowStore, page};
 use crate::task::Task;
 
 /// Workflows that end with the process.
@@ -214,6 +214,20 @@ impl WorkflowStore for MemoryWorkflows {
         });
         tasks.truncate(usize::try_from(page(Some(limit))).unwrap_or(usize::MAX));
         Ok(tasks)
+    }
+
+    async fn standing(&self) -> Result<Standing, WorkflowError> {
+        let now = self.clock.utc();
+        let state = self.state();
+        let mut standing = Standing::default();
+        for row in state.instances.values() {
+            for task in row.instance.tasks() {
+                standing.open += 1;
+                standing.overdue += u64::from(task.due_at.is_some_and(|at| at <= now));
+            }
+            standing.parked += u64::from(row.instance.is_parked());
+        }
+        Ok(standing)
     }
 
     async fn instances(&self, tenant: &str, filter: &InstanceFilter) -> Result<Vec<Instance>, WorkflowError> {

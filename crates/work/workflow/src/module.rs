@@ -2,18 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use runtime_kernel::app::{App, Module, Run, Service, SetupError};
 use runtime_kernel::config::{Invalid, Section};
 use runtime_kernel::container::Token;
 use runtime_kernel::{Error, Mode, SharedClock};
+use runtime_telemetry::MetricsApp;
 
 use crate::approvers::Approvers;
 use crate::config::WorkflowConfig;
 use crate::definition::{Definition, Format, MAX_BYTES};
 use crate::event::Event;
 use crate::instance::Instance;
+use crate::metrics::WorkflowMetrics;
 use crate::store::WorkflowStore;
 use crate::ticker::keep_time;
 use crate::workflows::Workflows;
@@ -87,7 +90,10 @@ impl Module for WorkflowModule {
             Some(approvers) => Arc::clone(approvers),
             None => Arc::new(config.people.clone()),
         };
-        let (told, clock) = (self.told.clone(), app.shared_clock());
+        let metrics = WorkflowMetrics::new(&app.metrics()).map_err(Error::internal)?;
+        let (mut told, clock) = (self.told.clone(), app.shared_clock());
+        let counted = metrics.clone();
+        told.push(Arc::new(move |instance, events| counted.happened(instance, events)));
         let make = move |store: Arc<dyn WorkflowStore>, clock: SharedClock| {
             let workflows = Workflows::new(store, Arc::clone(&people), config.clone(), clock);
             told.iter().cloned().fold(workflows, |workflows, told| {
@@ -105,6 +111,7 @@ impl Module for WorkflowModule {
             });
         }
         app.service(Ticker);
+        app.service(Measuring(metrics));
         Ok(())
     }
 }
@@ -167,5 +174,37 @@ impl Service for Ticker {
         let workflows = run.services.get(WORKFLOWS).await?;
         keep_time(&workflows, run.stop.stopped()).await;
         Ok(())
+    }
+}
+
+/// How often it is measured how much waits for people.
+const MEASURED: Duration = Duration::from_secs(15);
+
+struct Measuring(WorkflowMetrics);
+
+#[async_trait]
+impl Service for Measuring {
+    fn name(&self) -> &'static str {
+        "workflow.measure"
+    }
+
+    fn modes(&self) -> &'static [Mode] {
+        &[Mode::Worker, Mode::Scheduler]
+    }
+
+    async fn run(self: Arc<Self>, run: Run) -> Result<(), Error> {
+        let workflows = run.services.get(WORKFLOWS).await?;
+        loop {
+            match workflows.standing().await {
+                Ok(standing) => self.0.stands(&standing),
+                Err(error) => {
+                    let error = Error::from(error).report();
+                    tracing::warn!(error, "how much waits for people could not be measured");
+                }
+            }
+            if run.stop.until(run.clock.sleep(MEASURED)).await.is_none() {
+                return Ok(());
+            }
+        }
     }
 }

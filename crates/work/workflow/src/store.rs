@@ -89,6 +89,17 @@ pub struct Due {
     pub id: InstanceId,
 }
 
+/// How much waits for people, in all tenants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Tasks somebody is asked to decide.
+    pub open: u64,
+    /// Of those, the ones that should have been decided by now.
+    pub overdue: u64,
+    /// Instances with a step that cannot go on by itself.
+    pub parked: u64,
+}
+
 /// Entries of one page, as asked for and within bounds.
 pub(crate) fn page(limit: Option<u32>) -> u32 {
     limit.unwrap_or(100).clamp(1, 1000)
@@ -140,6 +151,8 @@ pub trait WorkflowStore: Send + Sync + 'static {
         holder: Option<&str>,
         limit: u32,
     ) -> Result<Vec<(Task, i64)>, WorkflowError>;
+    /// How much waits for people, in all tenants, by the store's time.
+    async fn standing(&self) -> Result<Standing, WorkflowError>;
     /// Instances, newest first.
     async fn instances(&self, tenant: &str, filter: &InstanceFilter) -> Result<Vec<Instance>, WorkflowError>;
     /// Events of an instance after a number, in order.

@@ -7,7 +7,7 @@ use crate::command::{ADMIN, READ};
 use crate::error::WorkflowError;
 use crate::event::Event;
 use crate::instance::{Instance, InstanceId};
-use crate::store::{InstanceFilter, Loaded};
+use crate::store::{InstanceFilter, Loaded, Standing};
 use crate::workflows::{Workflows, actor, namespace};
 
 impl Workflows {
@@ -60,6 +60,14 @@ impl Workflows {
         must_see_all(context)?;
         let tasks = self.store.tasks(&namespace(context), None, limit).await?;
         Ok(tasks.into_iter().map(InboxItem::new).collect())
+    }
+
+    /// How much waits for people, in all tenants: for the operators of the installation.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn standing(&self) -> Result<Standing, WorkflowError> {
+        self.store.standing().await
     }
 
     /// Instances of the tenant, newest first: the caller's own, or with the scope `workflow:read` or `workflow:admin`

@@ -30,7 +30,7 @@ fn after(now: Timestamp, by: Duration) -> i64 {
 
 impl SqlSagas {
     pub(super) async fn claim_due(&self, tx: &mut Tx, request: &ClaimRequest) -> Result<Claims, SagaError> {
-        let now = self.time(tx).await?;
+        let now = tx.time().await?;
         let kinds = listed(request.kinds.len(), 5);
         let sql = format!(
             "UPDATE saga_instances SET due_at = $2, worker = $3, fence = fence + 1, parked = NULL,
@@ -120,7 +120,7 @@ impl SqlSagas {
         held: &[SagaId],
         lease: Duration,
     ) -> Result<Vec<Beat>, SagaError> {
-        let until = after(self.time(tx).await?, lease);
+        let until = after(tx.time().await?, lease);
         let mut beats = Vec::new();
         for ids in held.chunks(CHUNK) {
             let list = listed(ids.len(), 3);
@@ -154,7 +154,7 @@ impl SqlSagas {
         late: Duration,
         max: u32,
     ) -> Result<u64, SagaError> {
-        let before = self.time(tx).await?.saturating_sub(late).as_microsecond();
+        let before = tx.time().await?.saturating_sub(late).as_microsecond();
         // A list that is empty is no list in SQL; no type has this name.
         let none = ["@".to_owned()];
         let kinds = if kinds.is_empty() { &none } else { kinds };

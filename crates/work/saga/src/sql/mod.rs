@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use runtime_db::sqlx::{self, AssertSqlSafe};
-use runtime_db::{Database, DbError, Dialect, Tx, on_connection};
-use runtime_kernel::{Context, Source, Timestamp};
+use runtime_db::{Database, DbError, Dialect, Tx, change as execute, on_connection, tuples as rows};
+use runtime_kernel::{Context, Source};
 
-use self::row::{COLUMNS, Row, instance, json, signed, texts, time};
+use self::row::{COLUMNS, Row, instance, json, signed, texts};
 use crate::change;
 use crate::error::SagaError;
 use crate::instance::{Asked, Instance, SagaId};
@@ -18,25 +18,6 @@ use crate::journal::Entry;
 use crate::store::{
     Beat, ClaimRequest, Claims, Filter, NewInstance, NewSignal, Remedy, SagaStore, Settle, Signal, check,
 };
-
-/// Runs a statement and counts the rows it changed.
-macro_rules! execute {
-    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        runtime_db::on_connection!($tx, conn => {
-            runtime_db::sqlx::query($sql)$(.bind($bind))*.execute(&mut *conn).await?.rows_affected()
-        })?
-    };
-}
-
-/// Runs a query; each row is a tuple.
-macro_rules! rows {
-    ($tx:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let rows: Vec<$row> = runtime_db::on_connection!($tx, conn => {
-            runtime_db::sqlx::query_as($sql)$(.bind($bind))*.fetch_all(&mut *conn).await?
-        })?;
-        rows
-    }};
-}
 
 /// Evaluates an expression on the pool that writes, whichever database it is.
 macro_rules! on_writer {
@@ -57,8 +38,6 @@ macro_rules! on_writer {
         }
     };
 }
-
-use {execute, rows};
 
 const BY_KEY: &str = "SELECT id FROM saga_instances WHERE tenant = $1 AND name = $2 AND unique_key = $3";
 const JOURNAL: &str = "SELECT data FROM saga_journal WHERE saga = $1 AND seq > $2 ORDER BY seq LIMIT $3";
@@ -96,7 +75,7 @@ impl SqlSagas {
     /// # Errors
     /// As [`SagaStore::start`].
     pub async fn start_in(&self, tx: &mut Tx, new: &NewInstance) -> Result<SagaId, SagaError> {
-        let begun = change::begin(new, self.time(tx).await?);
+        let begun = change::begin(new, tx.time().await?);
         if row::insert(tx, &begun).await? {
             return Ok(new.id);
         }
@@ -107,14 +86,6 @@ impl SqlSagas {
 
     fn context(&self) -> Context {
         Context::new(Source::Internal, &**self.db.clock())
-    }
-
-    async fn time(&self, tx: &mut Tx) -> Result<Timestamp, SagaError> {
-        if tx.dialect() == Dialect::Sqlite {
-            return Ok(self.db.clock().utc());
-        }
-        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-        time(on_connection!(tx, conn => sqlx::query_scalar(sql).fetch_one(&mut *conn).await?)?)
     }
 
     /// A row, locked until the transaction ends.
@@ -155,7 +126,7 @@ impl SqlSagas {
         if number > most {
             return Err(SagaError::TooManySignals { id, limit: most });
         }
-        let at = self.time(tx).await?;
+        let at = tx.time().await?;
         let NewSignal { name, payload, .. } = signal.clone();
         let kept = json(&Signal { number, name, id: signal.id.clone(), payload, at })?;
         execute!(tx, ADD_SIGNAL, &text, signed(number), own, &kept);
@@ -173,7 +144,7 @@ impl SqlSagas {
         asked: &Asked,
     ) -> Result<(), SagaError> {
         let mut instance = self.of(tx, tenant, id).await?;
-        let (now, text) = (self.time(tx).await?, id.to_string());
+        let (now, text) = (tx.time().await?, id.to_string());
         let last = rows!(tx, (i64,), LAST, &text);
         let last = row::unsigned(last.first().map_or(0, |(last,)| *last));
         let entry = change::remedy(&mut instance, remedy, asked, last, now)?;
@@ -227,7 +198,7 @@ impl SagaStore for SqlSagas {
             let held = |instance: &Instance| instance.fence == fence && instance.worker.is_some();
             let held = self.locked(&mut tx, id).await?.filter(held);
             let mut instance = held.ok_or(SagaError::LeaseLost(id))?;
-            change::settle(&mut instance, settle, self.time(&mut tx).await?);
+            change::settle(&mut instance, settle, tx.time().await?);
             row::update(&mut tx, &instance).await
         };
         self.db.transaction(&self.context(), write).await
@@ -264,7 +235,7 @@ impl SagaStore for SqlSagas {
     async fn cancel(&self, tenant: &str, id: SagaId, asked: &Asked) -> Result<(), SagaError> {
         let cancel = async |mut tx: Tx| {
             let mut instance = self.of(&mut tx, tenant, id).await?;
-            change::cancel(&mut instance, asked, self.time(&mut tx).await?)?;
+            change::cancel(&mut instance, asked, tx.time().await?)?;
             row::update(&mut tx, &instance).await
         };
         self.db.transaction(&self.context(), cancel).await
@@ -306,7 +277,7 @@ impl SagaStore for SqlSagas {
         let found = rows!(
             tx,
             Row,
-            AssertSqlSafe(sql.clone()),
+            sql.as_str(),
             filter.tenant.as_deref(),
             filter.name.as_deref(),
             status,
@@ -318,6 +289,15 @@ impl SagaStore for SqlSagas {
         found.into_iter().map(instance).collect()
     }
 
+    async fn parked(&self) -> Result<u64, SagaError> {
+        const PARKED: &str = "SELECT COUNT(*) FROM saga_instances WHERE status = 'parked'";
+        let count = async |mut tx: Tx| {
+            let found = rows!(tx, (i64,), PARKED);
+            Ok(found.first().map_or(0, |(count,)| u64::try_from(*count).unwrap_or_default()))
+        };
+        self.db.transaction(&self.context(), count).await
+    }
+
     async fn park_unregistered(&self, kinds: &[String], after: Duration, max: u32) -> Result<u64, SagaError> {
         let park = async |mut tx: Tx| self.park_unknown(&mut tx, kinds, after, max).await;
         self.db.transaction(&self.context(), park).await
@@ -326,7 +306,7 @@ impl SagaStore for SqlSagas {
     async fn prune(&self, keep: Duration, max: u32) -> Result<u64, SagaError> {
         const OVER: &str = "SELECT id FROM saga_instances WHERE ended_at <= $1 ORDER BY ended_at LIMIT $2";
         let forget = async |mut tx: Tx| {
-            let before = self.time(&mut tx).await?.saturating_sub(keep).as_microsecond();
+            let before = tx.time().await?.saturating_sub(keep).as_microsecond();
             let over = rows!(tx, (String,), OVER, before, i64::from(max));
             for (id,) in &over {
                 execute!(tx, "DELETE FROM saga_journal WHERE saga = $1", id);

@@ -2,21 +2,18 @@
 
 use std::time::Duration;
 
-use runtime_kernel::{Context, Error, Name, Retry, Source, SystemClock, TenantContext};
+use runtime_kernel::{Context, Name, Retry, Source, SystemClock, TenantContext};
 use runtime_resilience::{Jitter, RetryPolicy};
 use runtime_saga::{Definition, NewSaga, Saga, SagaError, SignalRequest, Status, StepKey, Steps, Worker};
 use serde_json::json;
 
 use super::world::{
-    Outside, Running, context, done_and_undone, memory, over, refused, rests, sagas, unavailable, until,
+    Outside, Running, context, done_and_undone, memory, nothing, over, refused, rests, sagas, unavailable,
+    until,
 };
 
 fn signal(name: &str, payload: impl Into<serde_json::Value>) -> SignalRequest {
     SignalRequest { name: name.to_owned(), payload: payload.into(), id: None }
-}
-
-async fn nothing(_key: StepKey) -> Result<(), Error> {
-    Ok(())
 }
 
 #[tokio::test]

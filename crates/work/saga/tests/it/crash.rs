@@ -4,17 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use runtime_kernel::{Error, Timestamp};
 use runtime_saga::laws::Harness;
-use runtime_saga::store::{
-    Beat, ClaimRequest, Claims, Filter, NewInstance, NewSignal, Remedy, SagaStore, Settle, Signal,
-};
-use runtime_saga::{
-    Asked, Definition, Entry, Instance, NewSaga, Saga, SagaError, SagaId, SignalRequest, Status, StepKey,
-};
+use runtime_saga::store::SagaStore;
+use runtime_saga::{Definition, NewSaga, Saga, SignalRequest, Status, StepKey};
 use tokio::sync::Notify;
 
+use super::hooked::{At, Hooked};
 use super::stores::Kept;
 use super::world::{Outside, Running, context, done_and_undone, over, refused, sagas};
 
@@ -38,68 +34,18 @@ impl Killer {
     }
 }
 
-/// A real store, with a point before and after each write.
-struct Deadly(Arc<dyn SagaStore>, Arc<Killer>);
-
-#[async_trait]
-impl SagaStore for Deadly {
-    async fn append(&self, id: SagaId, fence: u64, entry: &Entry) -> Result<(), SagaError> {
-        self.1.point().await;
-        let done = self.0.append(id, fence, entry).await;
-        self.1.point().await;
-        done
-    }
-    async fn settle(&self, id: SagaId, fence: u64, settle: &Settle) -> Result<(), SagaError> {
-        self.1.point().await;
-        let done = self.0.settle(id, fence, settle).await;
-        self.1.point().await;
-        done
-    }
-    async fn claim(&self, request: &ClaimRequest) -> Result<Claims, SagaError> {
-        let claims = self.0.claim(request).await;
-        if claims.as_ref().is_ok_and(|claims| !claims.claimed.is_empty()) {
-            self.1.point().await;
+/// A real store, with a point before and after each write, and after each claim.
+fn deadly(store: Arc<dyn SagaStore>, killer: &Arc<Killer>) -> Arc<dyn SagaStore> {
+    let killer = Arc::clone(killer);
+    Hooked::over(store, move |at| {
+        let killer = Arc::clone(&killer);
+        async move {
+            if matches!(at, At::Append(_) | At::Settle(_) | At::Claimed) {
+                killer.point().await;
+            }
+            Ok(())
         }
-        claims
-    }
-    async fn start(&self, new: &NewInstance) -> Result<SagaId, SagaError> {
-        self.0.start(new).await
-    }
-    async fn heartbeat(
-        &self,
-        worker: &str,
-        held: &[SagaId],
-        lease: Duration,
-    ) -> Result<Vec<Beat>, SagaError> {
-        self.0.heartbeat(worker, held, lease).await
-    }
-    async fn signal(&self, tenant: &str, id: SagaId, new: &NewSignal, most: u64) -> Result<bool, SagaError> {
-        self.0.signal(tenant, id, new, most).await
-    }
-    async fn signals(&self, id: SagaId, after: u64) -> Result<Vec<Signal>, SagaError> {
-        self.0.signals(id, after).await
-    }
-    async fn cancel(&self, tenant: &str, id: SagaId, asked: &Asked) -> Result<(), SagaError> {
-        self.0.cancel(tenant, id, asked).await
-    }
-    async fn remedy(&self, tenant: &str, id: SagaId, what: Remedy, asked: &Asked) -> Result<(), SagaError> {
-        self.0.remedy(tenant, id, what, asked).await
-    }
-    async fn get(&self, tenant: &str, id: SagaId) -> Result<Option<Instance>, SagaError> {
-        self.0.get(tenant, id).await
-    }
-    async fn journal(&self, id: SagaId, after: u64, limit: u32) -> Result<Vec<Entry>, SagaError> {
-        self.0.journal(id, after, limit).await
-    }
-    async fn list(&self, filter: &Filter) -> Result<Vec<Instance>, SagaError> {
-        self.0.list(filter).await
-    }
-    async fn park_unregistered(&self, kinds: &[String], after: Duration, max: u32) -> Result<u64, SagaError> {
-        self.0.park_unregistered(kinds, after, max).await
-    }
-    async fn prune(&self, keep: Duration, max: u32) -> Result<u64, SagaError> {
-        self.0.prune(keep, max).await
-    }
+    })
 }
 
 /// Two steps, a signal, two branches, a timer long past, and a last step that fails or not.
@@ -160,7 +106,7 @@ async fn survives_every_death(fresh: impl AsyncFn() -> Kept, fails: bool, stride
     for at in (0..).step_by(stride) {
         let (harness, outside, killer) = (fresh().await, Outside::default(), Killer::new(at));
         let store = harness.store();
-        let deadly: Arc<dyn SagaStore> = Arc::new(Deadly(Arc::clone(&store), Arc::clone(&killer)));
+        let deadly = deadly(Arc::clone(&store), &killer);
         let first = sagas(&deadly, &harness.clock, vec![trip(&outside, &killer, fails)]);
         let id = first.start(&context(), NewSaga::new("trip", ()).unwrap()).await.unwrap();
         let go = SignalRequest { name: "go".to_owned(), payload: 7.into(), id: None };
@@ -185,7 +131,8 @@ async fn survives_every_death(fresh: impl AsyncFn() -> Kept, fails: bool, stride
                 done
             },
             expected,
-            "at {at}"
+            "at {at}: {:#?}",
+            second.show(&context(), id, 0).await.unwrap()
         );
         if fails {
             assert_eq!(ended.status, Status::Compensated, "at {at}");

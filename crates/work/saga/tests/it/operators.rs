@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use runtime_kernel::{Error, Principal};
+use runtime_kernel::Principal;
 use runtime_saga::{Definition, NewSaga, ParkReason, Saga, SagaError, SignalRequest, Status, StepKey, What};
 use serde_json::json;
 
-use super::world::{Outside, Running, context, done_and_undone, memory, over, refused, rests, sagas, until};
-
-async fn nothing(_key: StepKey) -> Result<(), Error> {
-    Ok(())
-}
+use super::world::{
+    Outside, Running, context, done_and_undone, memory, nothing, over, refused, rests, sagas, until,
+};
 
 fn go() -> SignalRequest {
     SignalRequest { name: "go".to_owned(), payload: json!(null), id: None }

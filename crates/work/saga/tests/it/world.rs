@@ -42,6 +42,10 @@ impl Outside {
     }
 }
 
+pub async fn nothing(_key: StepKey) -> Result<(), Error> {
+    Ok(())
+}
+
 pub fn refused() -> Error {
     Error::new(ErrorKind::Conflict, "test.refused", "refused")
 }

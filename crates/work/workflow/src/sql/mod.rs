@@ -12,7 +12,7 @@ use crate::definition::{Definition, Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
 use crate::instance::{Instance, InstanceId};
-use crate::store::{Change, Due, InstanceFilter, Loaded, VersionFilter, WorkflowStore};
+use crate::store::{Change, Due, InstanceFilter, Loaded, Standing, VersionFilter, WorkflowStore};
 use crate::task::Task;
 
 /// Workflows in a database that [`crate::migrations`] have prepared.
@@ -39,7 +39,7 @@ impl SqlWorkflows {
 impl WorkflowStore for SqlWorkflows {
     async fn now(&self) -> Result<Timestamp, WorkflowError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = run::now(&mut tx, &self.db).await?;
+        let now = tx.time().await?;
         tx.rollback().await?;
         Ok(now)
     }
@@ -88,7 +88,7 @@ impl WorkflowStore for SqlWorkflows {
         action: Option<&str>,
     ) -> Result<Option<Loaded>, WorkflowError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = run::now(&mut tx, &self.db).await?;
+        let now = tx.time().await?;
         let found = read::load(&mut tx, tenant, id, action, now).await?;
         tx.rollback().await?;
         Ok(found)
@@ -101,7 +101,7 @@ impl WorkflowStore for SqlWorkflows {
 
     async fn due(&self, after: Option<&Due>, limit: u32) -> Result<Vec<Due>, WorkflowError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = run::now(&mut tx, &self.db).await?;
+        let now = tx.time().await?;
         let found = read::due(&mut tx, now, after, limit).await?;
         tx.rollback().await?;
         Ok(found)
@@ -114,8 +114,16 @@ impl WorkflowStore for SqlWorkflows {
         limit: u32,
     ) -> Result<Vec<(Task, i64)>, WorkflowError> {
         let mut tx = self.db.begin(&self.context()).await?;
-        let now = run::now(&mut tx, &self.db).await?;
+        let now = tx.time().await?;
         let found = read::tasks(&mut tx, now, tenant, holder, limit).await?;
+        tx.rollback().await?;
+        Ok(found)
+    }
+
+    async fn standing(&self) -> Result<Standing, WorkflowError> {
+        let mut tx = self.db.begin(&self.context()).await?;
+        let now = tx.time().await?;
+        let found = read::standing(&mut tx, now).await?;
         tx.rollback().await?;
         Ok(found)
     }

@@ -10,7 +10,7 @@ use crate::definition::{Version, VersionState};
 use crate::error::WorkflowError;
 use crate::event::Event;
 use crate::instance::{Instance, InstanceId};
-use crate::store::{Due, InstanceFilter, Loaded, VersionFilter, page};
+use crate::store::{Due, InstanceFilter, Loaded, Standing, VersionFilter, page};
 use crate::task::Task;
 
 const VERSIONS: &str = "SELECT state, data FROM workflow_definitions WHERE tenant = $1
@@ -25,6 +25,8 @@ const TASKS: &str =
     "SELECT data, weight + CASE WHEN due_at <= $3 THEN 100 WHEN warn_at <= $3 THEN 50 ELSE 0 END AS urgency
     FROM workflow_tasks WHERE tenant = $1 AND (CAST($2 AS TEXT) IS NULL OR holder = $2)
     ORDER BY urgency DESC, COALESCE(due_at, 9223372036854775807), opened_at, instance, seat, step LIMIT $4";
+const STANDING: &str = "SELECT COUNT(*), COUNT(CASE WHEN due_at <= $1 THEN 1 END),
+    (SELECT COUNT(*) FROM workflow_instances WHERE parked = 1) FROM workflow_tasks";
 const INSTANCES: &str = "SELECT data FROM workflow_instances WHERE tenant = $1
     AND (CAST($2 AS TEXT) IS NULL OR status = $2) AND (CAST($3 AS BIGINT) IS NULL OR parked = $3)
     AND (CAST($4 AS TEXT) IS NULL OR entity_type = $4) AND (CAST($5 AS TEXT) IS NULL OR entity_id = $5)
@@ -86,6 +88,17 @@ pub(super) async fn tasks(
     let limit = i64::from(page(Some(limit)));
     let found = rows!(tx, (String, i64), TASKS, tenant, holder, now.as_microsecond(), limit);
     found.into_iter().map(|(data, urgency)| Ok((parse(&data)?, urgency))).collect()
+}
+
+pub(super) async fn standing(tx: &mut Tx, now: Timestamp) -> Result<Standing, WorkflowError> {
+    let found = rows!(tx, (i64, i64, i64), STANDING, now.as_microsecond());
+    let count = |number: i64| u64::try_from(number).unwrap_or_default();
+    let standing = |&(open, overdue, parked): &(i64, i64, i64)| Standing {
+        open: count(open),
+        overdue: count(overdue),
+        parked: count(parked),
+    };
+    Ok(found.first().map(standing).unwrap_or_default())
 }
 
 pub(super) async fn instances(
