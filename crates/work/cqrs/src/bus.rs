@@ -9,7 +9,7 @@ use runtime_kernel::{Context, Error};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::call::{Call, Codec, Handle, Middleware, Next};
+use crate::call::{Again, Answer, Call, Codec, Handle, Middleware, Next, Route};
 use crate::error::CqrsError;
 
 /// Something to be done.
@@ -50,24 +50,17 @@ impl CommandBus {
         self.0.call(context, command, C::NAME, None, Some(codec::<C>())).await
     }
 
-    /// Does a command that happens once for each idempotency key, as the middleware
-    /// [`Idempotent`](crate::Idempotent) sees to; without that middleware it is refused.
+    /// Does a command that happens once for each idempotency key. [`Transactional`](crate::Transactional) sees to it where
+    /// the handler takes a transaction, [`Idempotent`](crate::Idempotent) where it does not; without it is refused.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and what [`Idempotent`](crate::Idempotent) says.
+    /// As [`send`](Self::send), and what that middleware says.
     pub async fn send_once<C: Command>(
         &self,
         context: &Context,
         key: impl Into<String>,
         command: C,
     ) -> Result<C::Reply, Error> {
-        if !self.0.once {
-            return Err(Error::new(
-                runtime_kernel::ErrorKind::Unsupported,
-                "cqrs.not_idempotent",
-                "the bus has no idempotency store",
-            ));
-        }
         self.0.call(context, command, C::NAME, Some(key.into()), Some(codec::<C>())).await
     }
 }
@@ -88,7 +81,7 @@ impl QueryBus {
 }
 
 /// A command bus in the making.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct CommandBusBuilder(Building);
 
@@ -100,7 +93,27 @@ impl CommandBusBuilder {
         F: Fn(Context, C) -> W + Send + Sync + 'static,
         W: Future<Output = Result<C::Reply, Error>> + Send + 'static,
     {
-        self.0.add::<C, C::Reply, F, W>(C::NAME, handler);
+        self.0.add::<C, C::Reply, W>(C::NAME, None, move |call, payload| handler(call.context, payload));
+        self
+    }
+
+    /// Handles a type of command in the transaction that [`Transactional`](crate::Transactional) opens, on the same bus, for
+    /// it: committed when the handler says `Ok` and not before, undone in every other case. After a lost race it runs again,
+    /// so it must do nothing outside the transaction that may not happen twice.
+    ///
+    /// The handler has the transaction by value, and must have dropped it when it ends: one that is kept is undone.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub fn handle_in<C, F, W>(mut self, handler: F) -> Self
+    where
+        C: Command + Clone,
+        F: Fn(Context, runtime_db::Tx, C) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<C::Reply, Error>> + Send + 'static,
+    {
+        let again: Again = |payload| Some(Box::new(payload.downcast_ref::<C>()?.clone()));
+        self.0.add::<C, C::Reply, _>(C::NAME, Some(again), move |call, payload| {
+            let work = call.tx.map(|tx| handler(call.context, tx, payload));
+            async move { work.ok_or(CqrsError::NoTransaction(C::NAME))?.await }
+        });
         self
     }
 
@@ -112,22 +125,40 @@ impl CommandBusBuilder {
 
     /// Puts something around every call, inside of what was added before.
     pub fn layer(mut self, middleware: impl Middleware) -> Self {
-        self.0.once |= (&middleware as &dyn Any).is::<crate::Idempotent>();
+        let middleware_type = (&middleware as &dyn Any).type_id();
+        self.0.once |= middleware_type == TypeId::of::<crate::Idempotent>();
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        {
+            self.0.transactions |= middleware_type == TypeId::of::<crate::Transactional>();
+        }
         self.0.chain.push(Arc::new(middleware));
         self
+    }
+
+    /// Adds what another has: its middleware inside of this one's.
+    pub fn merge(mut self, other: Self) -> Self {
+        self.0.merge(other.0);
+        self
+    }
+
+    /// Checks the handlers before the middleware is complete.
+    #[cfg(feature = "module")]
+    pub(crate) fn check(&self) -> Result<(), CqrsError> {
+        self.0.routes().map(drop)
     }
 
     /// The bus.
     ///
     /// # Errors
-    /// [`CqrsError::Duplicate`] and [`CqrsError::Unknown`] name the first command with two handlers or none.
+    /// [`CqrsError::Duplicate`] and [`CqrsError::Unknown`] name the first command with two handlers or none,
+    /// [`CqrsError::NoTransaction`] one whose handler takes a transaction, on a bus that opens none.
     pub fn build(self) -> Result<CommandBus, CqrsError> {
         Ok(CommandBus(Arc::new(self.0.build()?)))
     }
 }
 
 /// A query bus in the making.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct QueryBusBuilder(Building);
 
@@ -139,7 +170,7 @@ impl QueryBusBuilder {
         F: Fn(Context, Q) -> W + Send + Sync + 'static,
         W: Future<Output = Result<Q::Reply, Error>> + Send + 'static,
     {
-        self.0.add::<Q, Q::Reply, F, W>(Q::NAME, handler);
+        self.0.add::<Q, Q::Reply, W>(Q::NAME, None, move |call, payload| handler(call.context, payload));
         self
     }
 
@@ -155,6 +186,12 @@ impl QueryBusBuilder {
         self
     }
 
+    /// Adds what another has: its middleware inside of this one's.
+    pub fn merge(mut self, other: Self) -> Self {
+        self.0.merge(other.0);
+        self
+    }
+
     /// The bus.
     ///
     /// # Errors
@@ -164,50 +201,75 @@ impl QueryBusBuilder {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Building {
-    handlers: Vec<(TypeId, &'static str, Handle)>,
+    handlers: Vec<(TypeId, &'static str, Route)>,
     expected: Vec<(TypeId, &'static str)>,
     chain: Vec<Arc<dyn Middleware>>,
     once: bool,
+    transactions: bool,
 }
 
 impl Building {
-    fn add<T, R, F, W>(&mut self, name: &'static str, handler: F)
-    where
+    fn add<T, R, W>(
+        &mut self,
+        name: &'static str,
+        again: Option<Again>,
+        handler: impl Fn(Call, T) -> W + Send + Sync + 'static,
+    ) where
         T: Send + 'static,
         R: Send + 'static,
-        F: Fn(Context, T) -> W + Send + Sync + 'static,
         W: Future<Output = Result<R, Error>> + Send + 'static,
     {
-        let handle: Handle = Arc::new(move |context, payload| match payload.downcast::<T>() {
-            Ok(payload) => {
-                let work = handler(context, *payload);
-                Box::pin(async move { work.await.map(|reply| Box::new(reply) as Box<dyn Any + Send>) })
+        let handle: Handle = Arc::new(move |mut call| {
+            match std::mem::replace(&mut call.payload, Box::new(())).downcast::<T>() {
+                Ok(payload) => {
+                    let work = handler(call, *payload);
+                    Box::pin(async move { work.await.map(|reply| Box::new(reply) as Answer) })
+                }
+                // The type is the key it was found by.
+                Err(_) => Box::pin(async move { Err(CqrsError::Unknown(name).into()) }),
             }
-            // The type is the key it was found by.
-            Err(_) => Box::pin(async move { Err(CqrsError::Unknown(name).into()) }),
         });
-        self.handlers.push((TypeId::of::<T>(), name, handle));
+        self.handlers.push((TypeId::of::<T>(), name, Route { handle, again }));
     }
 
-    fn build(self) -> Result<Routes, CqrsError> {
-        let (mut routes, mut names) = (HashMap::new(), std::collections::HashSet::new());
-        for (id, name, handle) in self.handlers {
-            if !names.insert(name) || routes.insert(id, handle).is_some() {
+    fn merge(&mut self, other: Self) {
+        self.handlers.extend(other.handlers);
+        self.expected.extend(other.expected);
+        self.chain.extend(other.chain);
+        self.once |= other.once;
+        self.transactions |= other.transactions;
+    }
+
+    /// The handlers by their types, each there once.
+    fn routes(&self) -> Result<HashMap<TypeId, Route>, CqrsError> {
+        let (mut by_type, mut names) = (HashMap::new(), std::collections::HashSet::new());
+        for (id, name, route) in &self.handlers {
+            if !names.insert(*name) || by_type.insert(*id, route.clone()).is_some() {
                 return Err(CqrsError::Duplicate(name));
             }
         }
-        if let Some((_, name)) = self.expected.iter().find(|(id, _)| !routes.contains_key(id)) {
-            return Err(CqrsError::Unknown(name));
+        match self.expected.iter().find(|(id, _)| !by_type.contains_key(id)) {
+            Some((_, name)) => Err(CqrsError::Unknown(name)),
+            None => Ok(by_type),
         }
-        Ok(Routes { by_type: routes, chain: self.chain, once: self.once })
+    }
+
+    fn build(self) -> Result<Routes, CqrsError> {
+        let by_type = self.routes()?;
+        let mut in_one = self.handlers.iter().filter(|(_, _, route)| route.again.is_some());
+        if let Some((_, name, _)) = in_one.next().filter(|_| !self.transactions) {
+            return Err(CqrsError::NoTransaction(name));
+        }
+        Ok(Routes { by_type, chain: self.chain, once: self.once })
     }
 }
 
 struct Routes {
-    by_type: HashMap<TypeId, Handle>,
+    by_type: HashMap<TypeId, Route>,
     chain: Vec<Arc<dyn Middleware>>,
+    /// Whether there is an [`Idempotent`](crate::Idempotent).
     once: bool,
 }
 
@@ -220,9 +282,21 @@ impl Routes {
         key: Option<String>,
         codec: Option<Codec>,
     ) -> Result<R, Error> {
-        let handle = self.by_type.get(&TypeId::of::<T>()).ok_or(CqrsError::Unknown(name))?;
-        let call = Call { context: context.clone(), key, name, payload: Box::new(payload), codec };
-        let answer = Next { chain: &self.chain, handle }.run(call).await?;
+        let route = self.by_type.get(&TypeId::of::<T>()).ok_or(CqrsError::Unknown(name))?;
+        if key.is_some() && !self.once && route.again.is_none() {
+            return Err(CqrsError::NotIdempotent(name).into());
+        }
+        let call = Call {
+            context: context.clone(),
+            key,
+            name,
+            payload: Box::new(payload),
+            codec,
+            again: route.again,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            tx: None,
+        };
+        let answer = Next { chain: &self.chain, handle: &route.handle }.run(call).await?;
         let wrong = || CqrsError::Corrupt(name.to_owned(), "middleware answered by another type".to_owned());
         answer.downcast::<R>().map(|reply| *reply).map_err(|_| wrong().into())
     }

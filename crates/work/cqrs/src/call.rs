@@ -12,8 +12,17 @@ use serde_json::Value;
 /// What a handler answered, of whatever type.
 pub type Answer = Box<dyn Any + Send>;
 
-pub(crate) type Handle =
-    Arc<dyn Fn(Context, Box<dyn Any + Send>) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
+pub(crate) type Handle = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
+
+/// Makes a payload anew, for a transaction that lost a race.
+pub(crate) type Again = fn(&(dyn Any + Send)) -> Option<Box<dyn Any + Send>>;
+
+/// A handler, and whether it takes a transaction: then its payload can be made anew.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) handle: Handle,
+    pub(crate) again: Option<Again>,
+}
 
 /// How a type is written and read, where it can be.
 #[derive(Clone, Copy)]
@@ -32,6 +41,9 @@ pub struct Call {
     pub(crate) name: &'static str,
     pub(crate) payload: Box<dyn Any + Send>,
     pub(crate) codec: Option<Codec>,
+    pub(crate) again: Option<Again>,
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) tx: Option<runtime_db::Tx>,
 }
 
 impl Call {
@@ -43,6 +55,12 @@ impl Call {
     /// The command or query, when it is of this type.
     pub fn payload<T: 'static>(&self) -> Option<&T> {
         self.payload.downcast_ref()
+    }
+
+    /// The transaction it is done in, inside of [`Transactional`](crate::Transactional) and when its handler takes one.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub fn tx(&mut self) -> Option<&mut runtime_db::Tx> {
+        self.tx.as_mut()
     }
 }
 
@@ -60,6 +78,7 @@ pub trait Middleware: Send + Sync + 'static {
 }
 
 /// The rest of the way.
+#[derive(Clone)]
 pub struct Next<'c> {
     pub(crate) chain: &'c [Arc<dyn Middleware>],
     pub(crate) handle: &'c Handle,
@@ -73,7 +92,7 @@ impl Next<'_> {
     pub async fn run(self, call: Call) -> Result<Answer, Error> {
         match self.chain.split_first() {
             Some((first, chain)) => first.call(call, Next { chain, handle: self.handle }).await,
-            None => (self.handle)(call.context, call.payload).await,
+            None => (self.handle)(call).await,
         }
     }
 }

@@ -14,6 +14,12 @@ pub enum CqrsError {
     /// No handler for a command or query.
     #[error("`{0}` has no handler")]
     Unknown(&'static str),
+    /// A handler takes a transaction, and the bus has no [`Transactional`](crate::Transactional) to open it.
+    #[error("`{0}` is done in a transaction, and its bus opens none")]
+    NoTransaction(&'static str),
+    /// A command sent with an idempotency key, where nothing remembers keys.
+    #[error("`{0}` has a key, and its bus remembers none")]
+    NotIdempotent(&'static str),
     /// An idempotency key that cannot be used.
     #[error("an idempotency key has 1 to 255 visible ASCII characters")]
     Key,
@@ -56,10 +62,10 @@ impl Classify for CqrsError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Key => ErrorKind::Invalid,
-            Self::Unknown(_) => ErrorKind::Unsupported,
+            Self::Unknown(_) | Self::NotIdempotent(_) => ErrorKind::Unsupported,
             Self::Reused(_) | Self::InFlight { .. } => ErrorKind::Conflict,
             Self::Full => ErrorKind::Unavailable,
-            Self::Duplicate(_) | Self::Corrupt(..) => ErrorKind::Internal,
+            Self::Duplicate(_) | Self::NoTransaction(_) | Self::Corrupt(..) => ErrorKind::Internal,
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Events(error) => error.kind(),
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -72,6 +78,8 @@ impl Classify for CqrsError {
         match self {
             Self::Duplicate(_) => "cqrs.duplicate_handler",
             Self::Unknown(_) => "cqrs.no_handler",
+            Self::NoTransaction(_) => "cqrs.no_transaction",
+            Self::NotIdempotent(_) => "cqrs.not_idempotent",
             Self::Key => "cqrs.idempotency_key",
             Self::Reused(_) => "cqrs.key_reused",
             Self::InFlight { .. } => "cqrs.in_flight",

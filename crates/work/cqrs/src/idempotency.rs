@@ -9,7 +9,7 @@ use runtime_kernel::{Error, TenantContext};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::call::{Answer, Call, Middleware, Next};
+use crate::call::{Answer, Call, Codec, Middleware, Next};
 use crate::error::CqrsError;
 
 /// What an answer is remembered by.
@@ -85,34 +85,29 @@ impl Idempotent {
 #[async_trait]
 impl Middleware for Idempotent {
     async fn call(&self, call: Call, next: Next<'_>) -> Result<Answer, Error> {
-        let (Some(key), Some(codec)) = (call.key.clone(), call.codec) else { return next.run(call).await };
-        if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(CqrsError::Key.into());
+        let Some(once) = Once::of(&call)? else { return next.run(call).await };
+        // What is done in a transaction is remembered in it.
+        if call.again.is_some() {
+            return next.run(call).await;
         }
-        let name = call.name;
-        let corrupt = |error: serde_json::Error| CqrsError::Corrupt(name.to_owned(), error.to_string());
-        let payload = (codec.payload)(&*call.payload).map_err(corrupt)?;
-        let tenant = call.context.tenant.as_deref().map(TenantContext::namespace).unwrap_or_default();
-        let key = Key { tenant, command: name.to_owned(), key };
-        let fence = match self.store.begin(&key, &fingerprint(&payload), self.lease).await? {
-            Begun::Started(fence) => fence,
-            Begun::Done(answer) => return Ok((codec.read)(answer).map_err(corrupt)?),
-            Begun::InFlight(retry_after) => return Err(CqrsError::InFlight { retry_after }.into()),
-            Begun::Reused => return Err(CqrsError::Reused(name).into()),
+        let (name, key) = (once.name, &once.key);
+        let fence = match once.begun(self.store.begin(key, &once.fingerprint, self.lease).await?)? {
+            Go::On(fence) => fence,
+            Go::Back(answer) => return Ok(answer),
         };
         let answer = match next.run(call).await {
             Ok(answer) => answer,
             Err(error) => {
-                if let Err(lost) = self.store.abandon(&key, fence).await {
+                if let Err(lost) = self.store.abandon(key, fence).await {
                     // The key frees itself when its lease runs out.
                     tracing::warn!(command = name, error = %Error::from(lost).report(), "a key was not given back");
                 }
                 return Err(error);
             }
         };
-        let written = (codec.answer)(&*answer).map_err(corrupt)?;
+        let written = once.write(&answer)?;
         // Done is done: a caller is not told otherwise because the answer could not be remembered.
-        match self.store.finish(&key, fence, &written, self.keep).await {
+        match self.store.finish(key, fence, &written, self.keep).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(
@@ -126,6 +121,56 @@ impl Middleware for Idempotent {
         }
         Ok(answer)
     }
+}
+
+/// A command that is to happen once.
+#[derive(Clone)]
+pub(crate) struct Once {
+    pub(crate) key: Key,
+    pub(crate) fingerprint: String,
+    name: &'static str,
+    codec: Codec,
+}
+
+/// How a command goes on: it is done under a fence, or it was and this was the answer.
+pub(crate) enum Go {
+    On(u64),
+    Back(Answer),
+}
+
+impl Once {
+    /// Of a call with a key; `None` without.
+    pub(crate) fn of(call: &Call) -> Result<Option<Self>, CqrsError> {
+        let (Some(key), Some(codec), name) = (call.key.clone(), call.codec, call.name) else {
+            return Ok(None);
+        };
+        if !(1..=255).contains(&key.len()) || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(CqrsError::Key);
+        }
+        let payload = (codec.payload)(&*call.payload).map_err(|error| corrupt(name, &error))?;
+        let tenant = call.context.tenant.as_deref().map(TenantContext::namespace).unwrap_or_default();
+        let key = Key { tenant, command: name.to_owned(), key };
+        Ok(Some(Self { key, fingerprint: fingerprint(&payload), name, codec }))
+    }
+
+    pub(crate) fn begun(&self, begun: Begun) -> Result<Go, CqrsError> {
+        match begun {
+            Begun::Started(fence) => Ok(Go::On(fence)),
+            Begun::Done(answer) => {
+                (self.codec.read)(answer).map(Go::Back).map_err(|error| corrupt(self.name, &error))
+            }
+            Begun::InFlight(retry_after) => Err(CqrsError::InFlight { retry_after }),
+            Begun::Reused => Err(CqrsError::Reused(self.name)),
+        }
+    }
+
+    pub(crate) fn write(&self, answer: &Answer) -> Result<Value, CqrsError> {
+        (self.codec.answer)(&**answer).map_err(|error| corrupt(self.name, &error))
+    }
+}
+
+fn corrupt(name: &str, error: &serde_json::Error) -> CqrsError {
+    CqrsError::Corrupt(name.to_owned(), error.to_string())
 }
 
 /// SHA-256 over the payload with the members of objects in order, so that equal payloads are equal.

@@ -19,6 +19,8 @@ mod projection;
 mod run;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod transactional;
 
 pub use bus::{Command, CommandBus, CommandBusBuilder, Query, QueryBus, QueryBusBuilder};
 pub use call::{Answer, Call, Middleware, Next};
@@ -27,8 +29,10 @@ pub use idempotency::{IdempotencyStore, Idempotent};
 pub use memory::MemoryIdempotency;
 pub use middleware::{Authorise, Timed, Validate};
 #[cfg(feature = "module")]
-pub use module::{CqrsModule, IDEMPOTENCY};
+pub use module::{COMMANDS, CqrsHandlers, CqrsModule, IDEMPOTENCY, QUERIES};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use projection::{Projection, Projector};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlIdempotency;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use transactional::{Repeat, Transactional};

@@ -80,6 +80,27 @@ impl Timed {
     ) -> Self {
         Self { clock, told: Arc::new(told) }
     }
+
+    /// Counts every call that ended, by name and error code, and how long it took.
+    ///
+    /// # Errors
+    /// A metric of the same name and another shape exists.
+    #[cfg(feature = "metrics")]
+    pub fn counting(
+        clock: SharedClock,
+        metrics: &runtime_telemetry::Metrics,
+    ) -> Result<Self, runtime_telemetry::MetricsError> {
+        const SECONDS: [f64; 10] = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+        let help = "Commands and queries that ended, by name and error code; `ok` without an error.";
+        let calls = metrics.counter("runtime_cqrs_calls_total", help)?;
+        let help = "How long commands and queries took, middleware inside of the measuring one included.";
+        let took = metrics.histogram("runtime_cqrs_call_duration_seconds", help, &SECONDS)?;
+        Ok(Self::new(clock, move |name, error, time| {
+            let outcome = error.map_or("ok", Error::code);
+            calls.with(&[("name", name), ("outcome", outcome)]).inc();
+            took.with(&[("name", name)]).observe_duration(time);
+        }))
+    }
 }
 
 #[async_trait]

@@ -86,16 +86,24 @@ impl Projector {
 
     /// Follows the topic until `stop` is ready; failures are logged and tried again after `poll`.
     pub async fn run(&self, poll: Duration, stop: impl Future<Output = ()> + Send) {
-        tokio::pin!(stop);
+        let listen = async {
+            loop {
+                self.log.announced().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = listen => {}
+            () = self.follow(poll) => {}
+        }
+    }
+
+    async fn follow(&self, poll: Duration) {
         loop {
             // Made before looking, so that what is published in between is noticed.
             let rung = self.log.rung().notified();
-            let stepped = tokio::select! {
-                biased;
-                () = &mut stop => return,
-                stepped = self.step() => stepped,
-            };
-            match stepped {
+            match self.step().await {
                 Ok(0) => {}
                 Ok(_) => continue,
                 Err(error) => {
@@ -104,7 +112,6 @@ impl Projector {
                 }
             }
             tokio::select! {
-                () = &mut stop => return,
                 () = rung => {}
                 () = self.db.clock().sleep(poll) => {}
             }

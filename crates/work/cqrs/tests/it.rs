@@ -9,7 +9,11 @@
 
 mod it {
     mod buses;
+    #[cfg(all(feature = "sqlite", feature = "module"))]
+    mod module;
     #[cfg(feature = "sqlite")]
     mod projections;
     mod stores;
+    #[cfg(all(feature = "sqlite", feature = "postgres"))]
+    mod transactions;
 }

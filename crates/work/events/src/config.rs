@@ -34,7 +34,8 @@ pub struct EventsConfig {
     /// How long events that every subscription has done with are kept; `null` for ever. 7 days unless told.
     #[serde(with = "units::duration_option")]
     pub keep: Option<Duration>,
-    /// How often old events are forgotten. 1 min unless told.
+    /// How often the lag of subscriptions is measured and, where no schedule does so, old events are forgotten. 1 min unless
+    /// told.
     #[serde(with = "units::duration")]
     pub housekeeping: Duration,
     /// Events a topic of the bus remembers. 1024 unless told.

@@ -74,8 +74,16 @@ impl Consumer {
         tokio::select! {
             ended = &mut work => return ended,
             () = &mut stop => stopped.cancel(),
+            () = self.listen() => {}
         }
         work.await
+    }
+
+    /// Keeps listening for other processes, also while events are handled, so that what they say does not pile up.
+    async fn listen(&self) {
+        loop {
+            self.log.announced().await;
+        }
     }
 
     async fn work(&self, stop: CancellationToken, handler: Handler) -> Result<(), EventsError> {
@@ -301,6 +309,41 @@ pub(crate) fn fresh(mut context: Context, deadline: Deadline) -> Context {
     context
 }
 
+/// Events forgotten in one transaction.
+const FORGOTTEN: u32 = 1000;
+
+/// Forgets what is older than this and done with, in many small steps; says how much.
+#[cfg(all(feature = "module", any(feature = "sqlite", feature = "postgres")))]
+pub(crate) async fn forget(log: &dyn EventLog, keep: Duration) -> Result<u64, EventsError> {
+    let mut forgotten = 0;
+    loop {
+        let count = log.prune(keep, FORGOTTEN).await?;
+        forgotten += count;
+        if count < u64::from(FORGOTTEN) {
+            return Ok(forgotten);
+        }
+    }
+}
+
+/// Measures for ever how far subscriptions lag.
+#[cfg(feature = "module")]
+pub(crate) async fn measure(
+    log: &dyn EventLog,
+    metrics: &EventMetrics,
+    every: Duration,
+    clock: &SharedClock,
+) {
+    loop {
+        match log.lag().await {
+            Ok(lags) => metrics.stands(&lags, clock.utc()),
+            Err(error) => {
+                tracing::warn!(error = %Error::from(error).report(), "the lag could not be measured");
+            }
+        }
+        clock.sleep(every).await;
+    }
+}
+
 /// Forgets old events until `stop` is ready. Any number may run at once.
 pub async fn keep_house(
     log: &dyn EventLog,
@@ -308,12 +351,11 @@ pub async fn keep_house(
     clock: &SharedClock,
     stop: impl Future<Output = ()> + Send,
 ) {
-    const BATCH: u32 = 1000;
     let Some(keep) = config.keep else { return stop.await };
     tokio::pin!(stop);
     loop {
-        let more = match log.prune(keep, BATCH).await {
-            Ok(count) => count >= u64::from(BATCH),
+        let more = match log.prune(keep, FORGOTTEN).await {
+            Ok(count) => count >= u64::from(FORGOTTEN),
             Err(error) => {
                 tracing::warn!(error = %Error::from(error).report(), "old events could not be forgotten");
                 false

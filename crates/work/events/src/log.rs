@@ -254,13 +254,24 @@ pub trait EventLog: Publisher + std::fmt::Debug {
     async fn redrive(&self, subscription: &str, position: Option<u64>) -> Result<u64, EventsError>;
     /// Forgets one parked event; says whether it was there.
     async fn discard(&self, subscription: &str, position: u64) -> Result<bool, EventsError>;
+    /// Lets a subscription read again what it has read after a position: those events are handed out anew, in order, whether
+    /// they were done, waited for another attempt or were parked. What is said about claims made before is refused.
+    ///
+    /// Fails with [`EventsError::Gone`] when some of them have been forgotten already; what retention takes at that very
+    /// moment is not handed out again.
+    async fn rewind(&self, subscription: &str, after: u64) -> Result<(), EventsError>;
     /// How every subscription stands.
     async fn lag(&self) -> Result<Vec<Lag>, EventsError>;
     /// Forgets events published longer ago than `keep` that every subscription of their topic has done with; at most so
     /// many in one call. Says how many.
     async fn prune(&self, keep: Duration, max: u32) -> Result<u64, EventsError>;
-    /// Rung when this process has published something.
+    /// Rung when this process has published something, and when [`announced`](Self::announced) hears of another that has.
     fn rung(&self) -> &Notify;
+    /// Listens for other processes, and is ready when one of them may have published something; for ever pending where
+    /// nobody tells. Whoever waits for [`rung`](Self::rung) calls it again and again beside that; of many callers one listens.
+    async fn announced(&self) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// How far the cursor may move: to the claim's end, or to before the first new event without a verdict.

@@ -267,6 +267,26 @@ impl EventLog for MemoryLog {
         Ok(parked && subscription.retries.remove(&position).is_some())
     }
 
+    async fn rewind(&self, subscription: &str, after: u64) -> Result<(), EventsError> {
+        let mut state = self.lock();
+        let State { topics, subscriptions, .. } = &mut *state;
+        let Some(found) = subscriptions.get_mut(subscription) else {
+            return Err(EventsError::NoSubscription(subscription.to_owned()));
+        };
+        let pruned = topics.get(&found.spec.topic).map_or(0, |topic| topic.pruned);
+        if after < pruned {
+            return Err(EventsError::Gone(pruned));
+        }
+        found.retries.retain(|position, _| *position <= after);
+        for cursor in &mut found.cursors {
+            let (position, fence, claimed) = (cursor.position.min(after), cursor.fence + 1, cursor.claimed);
+            *cursor = Cursor { position, fence, claimed, ..Cursor::default() };
+        }
+        drop(state);
+        self.rung.notify_waiters();
+        Ok(())
+    }
+
     async fn lag(&self) -> Result<Vec<Lag>, EventsError> {
         let now = self.now();
         let state = self.lock();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use runtime_kernel::app::{App, Module, Run, Service, SetupError};
+use runtime_kernel::app::{App, Maintenance, Module, Run, Service, SetupError};
 use runtime_kernel::container::Token;
 use runtime_kernel::{Error, Mode, SharedClock};
 use runtime_telemetry::MetricsApp;
 
 use crate::bus::{Bus, TopicOptions};
 use crate::config::EventsConfig;
-use crate::consumer::{Consumer, keep_house};
+use crate::consumer::{Consumer, keep_house, measure};
 use crate::incoming::Handler;
 use crate::log::{EventLog, SubscriptionSpec};
 use crate::metrics::EventMetrics;
@@ -25,6 +25,9 @@ pub const BUS: Token<Bus> = Token::new("work.bus");
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub const SQL_LOG: Token<crate::SqlLog> = Token::new("work.events.sql");
 
+/// The maintenance task that forgets old events.
+const TASK: &str = "events";
+
 /// Handlers other modules add: `app.contribute::<EventHandlers>().subscribe(..)`.
 #[derive(Debug, Default)]
 pub struct EventHandlers(Vec<(SubscriptionSpec, Handler)>);
@@ -37,7 +40,8 @@ impl EventHandlers {
 }
 
 /// Reads the section `events`, provides [`EVENT_LOG`] and [`BUS`], and runs each subscription's consumer in the modes
-/// `worker` and `all`.
+/// `worker` and `all`. Old events are forgotten by the maintenance task `events` where somebody runs it, and by the module
+/// itself where nobody does.
 ///
 /// The log lives in the app's database with the feature `sqlite` or `postgres`, in memory without.
 #[derive(Debug, Default)]
@@ -71,7 +75,7 @@ impl Module for EventsModule {
         options.capacity = usize::try_from(config.bus_capacity).unwrap_or(options.capacity);
         let bus = Bus::new(options, app.shared_clock());
         app.services().value(BUS, bus);
-        provide(app);
+        provide(app, &config)?;
         Ok(())
     }
 
@@ -87,28 +91,44 @@ impl Module for EventsModule {
             let (config, metrics) = (config.clone(), metrics.clone());
             app.service(Consuming { spec, handler, config, metrics });
         }
-        app.service(Housekeeping { config });
+        let prunes = !app.contribute::<Maintenance>().is_taken(TASK);
+        app.service(Housekeeping { config, metrics, prunes });
         Ok(())
     }
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-fn provide(app: &mut App) {
+fn provide(app: &mut App, config: &EventsConfig) -> Result<(), SetupError> {
+    use runtime_kernel::app::MaintenanceTask;
     use runtime_migrate::MigrateApp;
 
     app.migrations(crate::migrations::SET);
-    app.services().singleton(SQL_LOG, (runtime_db::DB,), |(db,): (Arc<runtime_db::Database>,)| async move {
-        Ok::<_, Error>(crate::SqlLog::new((*db).clone()))
+    let metrics = EventMetrics::new(&app.metrics()).map_err(Error::internal)?;
+    app.services().singleton(SQL_LOG, (runtime_db::DB,), move |(db,): (Arc<runtime_db::Database>,)| {
+        let log = crate::SqlLog::new((*db).clone()).with_metrics(metrics.clone());
+        std::future::ready(Ok::<_, Error>(log))
     });
     app.services().singleton(EVENT_LOG, (SQL_LOG,), |(log,): (Arc<crate::SqlLog>,)| async move {
         Ok::<_, Error>(log as Arc<dyn EventLog>)
     });
+    if let Some(keep) = config.keep {
+        app.contribute::<Maintenance>().add(MaintenanceTask::new(
+            TASK,
+            "@every 10m",
+            move |services| async move {
+                let log = services.get(EVENT_LOG).await?;
+                Ok(crate::consumer::forget(&**log, keep).await?)
+            },
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
-fn provide(app: &mut App) {
+fn provide(app: &mut App, _: &EventsConfig) -> Result<(), SetupError> {
     let log: Arc<dyn EventLog> = Arc::new(crate::MemoryLog::new(app.shared_clock()));
     app.services().value(EVENT_LOG, log);
+    Ok(())
 }
 
 struct Consuming {
@@ -137,6 +157,8 @@ impl Service for Consuming {
 
 struct Housekeeping {
     config: EventsConfig,
+    metrics: EventMetrics,
+    prunes: bool,
 }
 
 #[async_trait]
@@ -152,7 +174,20 @@ impl Service for Housekeeping {
     async fn run(self: Arc<Self>, run: Run) -> Result<(), Error> {
         let log = run.services.get(EVENT_LOG).await?;
         let clock: SharedClock = run.clock;
-        keep_house(&**log, &self.config, &clock, run.stop.stopped()).await;
+        let stop = run.stop.stopped();
+        let measuring = measure(&**log, &self.metrics, self.config.housekeeping, &clock);
+        let pruning = async {
+            if self.prunes {
+                keep_house(&**log, &self.config, &clock, std::future::pending()).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = measuring => {}
+            () = pruning => {}
+        }
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ pub struct OutboxConfig {
     /// How long the inbox remembers; what comes again later is taken for new. 30 days unless told.
     #[serde(with = "units::duration")]
     pub keep_seen: Duration,
-    /// How often old rows are forgotten and the lag is measured. 15 s unless told.
+    /// How often the lag is measured and, where no schedule does so, old rows are forgotten. 15 s unless told.
     #[serde(with = "units::duration")]
     pub housekeeping: Duration,
 }

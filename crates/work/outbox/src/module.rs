@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use runtime_events::Publisher;
-use runtime_kernel::app::{App, Module, Run, Service, SetupError};
+use runtime_kernel::app::{App, Maintenance, Module, Run, Service, SetupError};
 use runtime_kernel::container::{Container, Token};
 use runtime_kernel::{Error, Mode};
 use runtime_telemetry::MetricsApp;
@@ -14,7 +14,7 @@ use runtime_telemetry::MetricsApp;
 use crate::config::OutboxConfig;
 use crate::inbox::InboxStore;
 use crate::metrics::OutboxMetrics;
-use crate::relay::{Relay, keep_house};
+use crate::relay::{Relay, keep_house, measure};
 use crate::store::{Channel, OutboxStore};
 
 /// The app's outbox, as relays and operators see it.
@@ -30,6 +30,9 @@ pub const SQL_OUTBOX: Token<crate::SqlOutbox> = Token::new("work.outbox.sql");
 /// The app's inbox as what it is, for remembering inside transactions.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub const SQL_INBOX: Token<crate::SqlInbox> = Token::new("work.inbox.sql");
+
+/// The maintenance tasks that forget sent messages and what was seen.
+const TASKS: [&str; 2] = ["outbox", "inbox"];
 
 type Make = dyn Fn(Container) -> BoxFuture<'static, Result<Arc<dyn Publisher>, Error>> + Send + Sync;
 
@@ -55,7 +58,8 @@ impl fmt::Debug for OutboxSinks {
 }
 
 /// Reads the section `outbox`, provides [`OUTBOX`] and [`INBOX`], and runs a relay for each sink in the modes `worker` and
-/// `all`.
+/// `all`. Old rows are forgotten by the maintenance tasks `outbox` and `inbox` where somebody runs them, and by the module
+/// itself where nobody does.
 ///
 /// Both live in the app's database with the feature `sqlite` or `postgres`, in memory without.
 #[derive(Debug, Default)]
@@ -104,7 +108,8 @@ impl Module for OutboxModule {
             let (config, metrics) = (config.clone(), metrics.clone());
             app.service(Relaying { channel, make, config, metrics });
         }
-        app.service(Housekeeping { config, metrics });
+        let prunes = !app.contribute::<Maintenance>().is_taken(TASKS[0]);
+        app.service(Housekeeping { config, metrics, prunes });
         Ok(())
     }
 }
@@ -112,9 +117,13 @@ impl Module for OutboxModule {
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 fn provide(app: &mut App, config: &OutboxConfig) {
     use runtime_db::{DB, Database};
+    use runtime_kernel::app::MaintenanceTask;
     use runtime_migrate::MigrateApp;
 
+    use crate::relay::forget;
     use crate::{SqlInbox, SqlOutbox};
+
+    const EVERY: &str = "@every 10m";
 
     app.migrations(crate::migrations::SET);
     let (max_message, keep) = (config.max_message, !config.keep_sent.is_zero());
@@ -131,6 +140,16 @@ fn provide(app: &mut App, config: &OutboxConfig) {
     app.services().singleton(INBOX, (SQL_INBOX,), |(inbox,): (Arc<SqlInbox>,)| async move {
         Ok::<_, Error>(inbox as Arc<dyn InboxStore>)
     });
+    let ([sent, seen], (keep_sent, keep_seen)) = (TASKS, (config.keep_sent, config.keep_seen));
+    let maintenance = app.contribute::<Maintenance>();
+    maintenance.add(MaintenanceTask::new(sent, EVERY, move |services| async move {
+        let outbox = services.get(OUTBOX).await?;
+        Ok(forget(|most| outbox.prune(keep_sent, most)).await?)
+    }));
+    maintenance.add(MaintenanceTask::new(seen, EVERY, move |services| async move {
+        let inbox = services.get(INBOX).await?;
+        Ok(forget(|most| inbox.prune(keep_seen, most)).await?)
+    }));
 }
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
@@ -173,6 +192,7 @@ impl Service for Relaying {
 struct Housekeeping {
     config: OutboxConfig,
     metrics: OutboxMetrics,
+    prunes: bool,
 }
 
 #[async_trait]
@@ -188,7 +208,19 @@ impl Service for Housekeeping {
     async fn run(self: Arc<Self>, run: Run) -> Result<(), Error> {
         let (outbox, inbox) = (run.services.get(OUTBOX).await?, run.services.get(INBOX).await?);
         let stop = run.stop.stopped();
-        keep_house(&**outbox, &**inbox, &self.config, &self.metrics, &run.clock, stop).await;
-        Ok(())
+        if self.prunes {
+            keep_house(&**outbox, &**inbox, &self.config, &self.metrics, &run.clock, stop).await;
+            return Ok(());
+        }
+        let measuring = async {
+            loop {
+                measure(&**outbox, &self.metrics).await;
+                run.clock.sleep(self.config.housekeeping).await;
+            }
+        };
+        tokio::select! {
+            () = stop => Ok(()),
+            () = measuring => Ok(()),
+        }
     }
 }

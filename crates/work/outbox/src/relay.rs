@@ -221,6 +221,35 @@ impl fmt::Debug for Relay {
     }
 }
 
+/// Rows forgotten in one transaction.
+const FORGOTTEN: u32 = 1000;
+
+/// Forgets by many small steps what a step finds to be old; says how much.
+#[cfg(all(feature = "module", any(feature = "sqlite", feature = "postgres")))]
+pub(crate) async fn forget<W>(step: impl Fn(u32) -> W) -> Result<u64, OutboxError>
+where
+    W: Future<Output = Result<u64, OutboxError>>,
+{
+    let mut forgotten = 0;
+    loop {
+        let count = step(FORGOTTEN).await?;
+        forgotten += count;
+        if count < u64::from(FORGOTTEN) {
+            return Ok(forgotten);
+        }
+    }
+}
+
+/// Measures the lag once.
+pub(crate) async fn measure(outbox: &dyn OutboxStore, metrics: &OutboxMetrics) {
+    match outbox.stats().await {
+        Ok(stats) => metrics.stands(&stats),
+        Err(error) => {
+            tracing::warn!(error = %Error::from(error).report(), "the lag could not be measured");
+        }
+    }
+}
+
 /// Forgets what is old and measures the lag until `stop` is ready. Any number may run at once.
 pub async fn keep_house(
     outbox: &dyn OutboxStore,
@@ -230,25 +259,20 @@ pub async fn keep_house(
     clock: &SharedClock,
     stop: impl Future<Output = ()> + Send,
 ) {
-    const BATCH: u32 = 1000;
     tokio::pin!(stop);
     loop {
         let mut more = false;
-        for done in [outbox.prune(config.keep_sent, BATCH).await, inbox.prune(config.keep_seen, BATCH).await]
+        for done in
+            [outbox.prune(config.keep_sent, FORGOTTEN).await, inbox.prune(config.keep_seen, FORGOTTEN).await]
         {
             match done {
-                Ok(count) => more |= count >= u64::from(BATCH),
+                Ok(count) => more |= count >= u64::from(FORGOTTEN),
                 Err(error) => {
                     tracing::warn!(error = %Error::from(error).report(), "old messages could not be forgotten");
                 }
             }
         }
-        match outbox.stats().await {
-            Ok(stats) => metrics.stands(&stats),
-            Err(error) => {
-                tracing::warn!(error = %Error::from(error).report(), "the lag could not be measured");
-            }
-        }
+        measure(outbox, metrics).await;
         let pause = if more { Duration::ZERO } else { config.housekeeping };
         tokio::select! {
             () = &mut stop => return,

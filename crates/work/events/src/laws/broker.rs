@@ -53,7 +53,11 @@ impl Consuming {
         Self { stop, task }
     }
 
-    async fn stop(self) {
+    /// Stops it, and waits until it has ended.
+    ///
+    /// # Panics
+    /// When it did not end well.
+    pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("a consumer ends well");
     }

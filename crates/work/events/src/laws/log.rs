@@ -27,6 +27,7 @@ const TOPIC: &str = "orders";
 /// Runs every law, each on a log of its own.
 pub async fn log<H: Harness>(make: impl AsyncFn() -> H) {
     positions_follow_each_other_and_duplicates_are_taken_once(&make().await).await;
+    many_at_once_keep_their_order_and_their_receipts(&make().await).await;
     a_subscription_begins_where_it_is_told_and_is_one_thing(&make().await).await;
     a_claim_is_exclusive_fenced_and_settled_once(&make().await).await;
     what_is_not_settled_comes_again(&make().await).await;
@@ -36,6 +37,7 @@ pub async fn log<H: Harness>(make: impl AsyncFn() -> H) {
     a_lost_consumer_is_found_out_by_handing_out_one_by_one(&make().await).await;
     partitions_share_the_keys_and_miss_none(&make().await).await;
     tenants_have_keys_and_duplicates_of_their_own(&make().await).await;
+    a_subscription_that_is_rewound_reads_again_what_is_kept(&make().await).await;
     only_what_everybody_has_done_with_is_forgotten(&make().await).await;
     lag_says_what_is_left(&make().await).await;
 }
@@ -101,6 +103,44 @@ async fn positions_follow_each_other_and_duplicates_are_taken_once<H: Harness>(h
     assert_eq!(log.read(TOPIC, 0, 2).await.expect("read").len(), 2);
     assert_eq!(log.bounds(TOPIC).await.expect("read").newest, 3);
     assert_eq!(log.bounds("nothing").await.expect("read").newest, 0);
+}
+
+async fn many_at_once_keep_their_order_and_their_receipts<H: Harness>(harness: &H) {
+    let log = harness.log();
+    let tenants = [None, Some("acme")];
+    // More than one statement takes; every seventh is there before, every eleventh comes twice.
+    let known = |n: usize| n.is_multiple_of(7);
+    let (mut messages, mut receipts) = (Vec::new(), Vec::new());
+    for n in 0..2_300_usize {
+        let (tenant, topic) = (tenants[n % 2], ["orders", "others"][n / 2 % 2]);
+        let message = message_of(tenant, topic, &n.to_string(), "k\u{1f5dd}\"'\\");
+        if known(n) {
+            assert_eq!(publish(&*log, std::slice::from_ref(&message)).await, [Receipt::New]);
+        }
+        let receipt = if known(n) { Receipt::Duplicate } else { Receipt::New };
+        receipts.push(receipt);
+        messages.push(message.clone());
+        if n.is_multiple_of(11) {
+            receipts.push(Receipt::Duplicate);
+            messages.push(message);
+        }
+    }
+    assert_eq!(publish(&*log, &messages).await, receipts);
+    assert_eq!(publish(&*log, &messages).await, vec![Receipt::Duplicate; messages.len()]);
+    assert!(publish(&*log, &[]).await.is_empty());
+    for topic in ["orders", "others"] {
+        let stored = log.read(topic, 0, 10_000).await.expect("read");
+        let fresh = (0..2_300).filter(|n| ["orders", "others"][n / 2 % 2] == topic);
+        let (before, after): (Vec<_>, Vec<_>) = fresh.partition(|n| known(*n));
+        let ids: Vec<_> = stored.iter().map(|it| it.message.event.id().to_owned()).collect();
+        let wanted: Vec<_> = before.into_iter().chain(after).map(|n: usize| n.to_string()).collect();
+        assert_eq!(ids, wanted);
+        assert!(stored.iter().zip(1..).all(|(it, place)| it.position == place), "without gaps");
+        let of = |n: usize| stored.iter().find(|it| it.message.event.id() == n.to_string());
+        let sent = messages.iter().find(|it| it.topic == topic && it.context.tenant.is_some());
+        let got = sent.and_then(|it| it.event.id().parse().ok()).and_then(of);
+        assert_eq!(got.map(|it| &it.message), sent, "as it was sent");
+    }
 }
 
 async fn a_subscription_begins_where_it_is_told_and_is_one_thing<H: Harness>(harness: &H) {
@@ -281,6 +321,27 @@ async fn tenants_have_keys_and_duplicates_of_their_own<H: Harness>(harness: &H) 
     publish(&*log, &["acme", "globex"].map(|tenant| message_of(Some(tenant), TOPIC, "2", "k"))).await;
     let next = claim(&*log, 10).await.expect("events");
     assert_eq!(next.events.iter().map(|event| event.held).collect::<Vec<_>>(), [true, false]);
+}
+
+async fn a_subscription_that_is_rewound_reads_again_what_is_kept<H: Harness>(harness: &H) {
+    let log = harness.log();
+    log.subscribe(&spec(1)).await.expect("made");
+    let messages = ["1", "2", "3", "4"].map(|id| message(TOPIC, id, "k"));
+    publish(&*log, &messages).await;
+    let first = claim(&*log, 3).await.expect("events");
+    assert!(settle(&*log, &first, &[(1, Verdict::Done), (2, Verdict::Park(failure())), (3, retry())]).await);
+    harness.elapse(MINUTE).await;
+    let held = claim(&*log, 10).await.expect("what is tried again");
+    log.rewind("s", 1).await.expect("rewound");
+    assert!(!done(&*log, &held).await, "a claim made before is refused");
+    assert!(log.parked("s", None, 0, 10).await.expect("listed").is_empty());
+    let again = claim(&*log, 10).await.expect("events");
+    assert_eq!(ids(&again), ["2", "3", "4"]);
+    assert!(again.events.iter().all(|event| event.attempt == 1 && !event.again));
+    // What was not read yet stays unread, however far ahead one points.
+    log.rewind("s", 100).await.expect("rewound");
+    assert_eq!(ids(&claim(&*log, 10).await.expect("events")), ["2", "3", "4"]);
+    assert!(matches!(log.rewind("nobody", 0).await, Err(EventsError::NoSubscription(_))));
 }
 
 async fn only_what_everybody_has_done_with_is_forgotten<H: Harness>(harness: &H) {

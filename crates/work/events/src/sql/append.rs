@@ -1,7 +1,10 @@
 //! Writing events, and giving positions to those that are committed.
 
-use runtime_db::sqlx::Row;
+use std::collections::HashSet;
+
+use runtime_db::sqlx::Row as _;
 use runtime_db::{Dialect, Tx};
+use serde::Serialize;
 
 use super::SqlLog;
 use super::rows::{among, json, lock, signed};
@@ -13,49 +16,98 @@ use crate::publisher::Receipt;
 /// The most events given positions in one transaction.
 const BATCH: i64 = 10_000;
 
-const INSERT: &str = "INSERT INTO event_data
-    (topic, tenant, lane, slot, source, id, event, context, published_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-    ON CONFLICT (topic, tenant, source, id) DO NOTHING RETURNING seq";
+/// The most events written by one statement.
+const AT_ONCE: usize = 1_000;
 
-pub(super) async fn append(tx: &mut Tx, now: i64, messages: &[Message]) -> Result<Vec<Receipt>, EventsError> {
+/// An event as a statement reads it.
+#[derive(Serialize)]
+struct Row<'m> {
+    topic: &'m str,
+    tenant: String,
+    lane: Option<String>,
+    slot: i64,
+    source: &'m str,
+    id: &'m str,
+    event: String,
+    context: String,
+}
+
+impl<'m> Row<'m> {
+    fn of(message: &'m Message) -> Result<Self, EventsError> {
+        Ok(Self {
+            topic: &message.topic,
+            tenant: message.tenant(),
+            lane: message.lane(),
+            slot: signed(slot(message)),
+            source: message.event.source(),
+            id: message.event.id(),
+            event: message.event.to_json()?,
+            context: json(&message.context)?,
+        })
+    }
+}
+
+/// Writes events, in their order, with one round trip for each [`AT_ONCE`] on Postgres. `now` is for databases that have no
+/// clock of their own.
+pub(super) async fn append(
+    tx: &mut Tx,
+    now: Option<i64>,
+    messages: &[Message],
+) -> Result<Vec<Receipt>, EventsError> {
     let mut receipts = Vec::with_capacity(messages.len());
-    for message in messages {
-        let sql = match tx.dialect() {
-            Dialect::Sqlite => INSERT.to_owned(),
-            // One round trip instead of two.
-            Dialect::Postgres => format!(
-                "WITH new AS ({INSERT}) INSERT INTO event_unordered (topic, seq) SELECT $1, seq FROM new RETURNING seq"
-            ),
+    for messages in messages.chunks(AT_ONCE) {
+        let rows = messages.iter().map(Row::of).collect::<Result<Vec<_>, _>>()?;
+        let mut new = insert(tx, now, &json(&rows)?).await?;
+        // Of two that are the same the first was taken.
+        let receipt = |row: &Row<'_>| {
+            let of = (row.topic.to_owned(), row.tenant.clone(), row.source.to_owned(), row.id.to_owned());
+            if new.remove(&of) { Receipt::New } else { Receipt::Duplicate }
         };
-        let (event, context) = (message.event.to_json()?, json(&message.context)?);
-        let slot = signed(slot(message));
-        let binds = (&message.topic, message.tenant(), message.lane());
-        let seq = rows!(
-            tx,
-            sql,
-            [
-                binds.0,
-                &binds.1,
-                &binds.2,
-                slot,
-                message.event.source(),
-                message.event.id(),
-                &event,
-                &context,
-                now
-            ],
-            |row| row.try_get::<i64, _>("seq")?
-        );
-        let Some(seq) = seq.first() else {
-            receipts.push(Receipt::Duplicate);
-            continue;
-        };
-        if tx.dialect() == Dialect::Sqlite {
-            change!(tx, "INSERT INTO event_unordered (topic, seq) VALUES ($1, $2)", &message.topic, seq);
-        }
-        receipts.push(Receipt::New);
+        receipts.extend(rows.iter().map(receipt));
     }
     Ok(receipts)
+}
+
+/// Says which were not there before: topic, tenant, source and id.
+async fn insert(
+    tx: &mut Tx,
+    now: Option<i64>,
+    events: &str,
+) -> Result<HashSet<(String, String, String, String)>, EventsError> {
+    // The numbers follow the order of the selection.
+    let sql = match tx.dialect() {
+        Dialect::Sqlite => {
+            "INSERT INTO event_data (topic, tenant, lane, slot, source, id, event, context, published_at)
+             SELECT value ->> 'topic', value ->> 'tenant', value ->> 'lane', value ->> 'slot', value ->> 'source',
+                 value ->> 'id', value ->> 'event', value ->> 'context', $2 FROM json_each($1) WHERE true ORDER BY key
+             ON CONFLICT (topic, tenant, source, id) DO NOTHING RETURNING topic, tenant, source, id, seq"
+        }
+        Dialect::Postgres => {
+            "WITH taken AS (
+                 INSERT INTO event_data (topic, tenant, lane, slot, source, id, event, context, published_at)
+                 SELECT topic, tenant, lane, slot, source, id, event, context,
+                     COALESCE($2::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+                 FROM ROWS FROM (json_to_recordset($1::text::json) AS (topic text, tenant text, lane text,
+                         slot bigint, source text, id text, event text, context text)) WITH ORDINALITY
+                     AS new (topic, tenant, lane, slot, source, id, event, context, place) ORDER BY place
+                 ON CONFLICT (topic, tenant, source, id) DO NOTHING RETURNING topic, tenant, source, id, seq),
+             unordered AS (INSERT INTO event_unordered (topic, seq) SELECT topic, seq FROM taken)
+             SELECT topic, tenant, source, id, seq FROM taken"
+        }
+    };
+    let taken = rows!(tx, sql, [events, now], |row| (
+        (row.try_get("topic")?, row.try_get("tenant")?, row.try_get("source")?, row.try_get("id")?),
+        row.try_get::<i64, _>("seq")?
+    ));
+    if tx.dialect() == Dialect::Sqlite && !taken.is_empty() {
+        let seqs: Vec<_> = taken.iter().map(|(_, seq)| *seq).collect();
+        let sql = format!(
+            "INSERT INTO event_unordered (topic, seq) SELECT topic, seq FROM event_data WHERE seq IN {}",
+            among(Dialect::Sqlite, "$1")
+        );
+        change!(tx, sql, &json(&seqs)?);
+    }
+    Ok(taken.into_iter().map(|(of, _)| of).collect())
 }
 
 impl SqlLog {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtime_db::Tx;
 use runtime_db::sqlx::Row;
 
-use super::rows::{STORED, among, json, number, read, signed, stored, timestamp};
+use super::rows::{STORED, among, json, lock, number, read, signed, stored, timestamp};
 use super::run::{change, rows};
 use crate::error::EventsError;
 use crate::log::{Bounds, From, Lag, Parked, Stored, SubscriptionSpec};
@@ -118,6 +118,27 @@ pub(super) async fn discard(tx: &mut Tx, subscription: &str, position: u64) -> R
     topic_of(tx, subscription).await?;
     let sql = "DELETE FROM event_retries WHERE subscription = $1 AND position = $2 AND parked = 1";
     Ok(change!(tx, sql, subscription, signed(position)) == 1)
+}
+
+pub(super) async fn rewind(tx: &mut Tx, subscription: &str, after: u64) -> Result<(), EventsError> {
+    let topic = topic_of(tx, subscription).await?;
+    // Held first, so that nothing is claimed or settled meanwhile.
+    let sql = format!(
+        "SELECT part FROM event_cursors WHERE subscription = $1 ORDER BY part {}",
+        lock(tx.dialect(), "FOR UPDATE")
+    );
+    rows!(tx, sql, [subscription], |row| row.try_get::<i64, _>("part")?);
+    let pruned = bounds(tx, &topic).await?.pruned;
+    if after < pruned {
+        return Err(EventsError::Gone(pruned));
+    }
+    let sql = "DELETE FROM event_retries WHERE subscription = $1 AND position > $2";
+    change!(tx, sql, subscription, signed(after));
+    let sql = "UPDATE event_cursors SET position = CASE WHEN position > $2 THEN $2 ELSE position END,
+            handed = 0, careful = 0, suspect = NULL, fence = fence + 1, worker = NULL, lease_until = NULL
+        WHERE subscription = $1";
+    change!(tx, sql, subscription, signed(after));
+    Ok(())
 }
 
 pub(super) async fn lag(tx: &mut Tx, now: i64) -> Result<Vec<Lag>, EventsError> {

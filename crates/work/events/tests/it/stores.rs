@@ -88,6 +88,7 @@ async fn a_full_memory_log_refuses_until_some_are_pruned() {
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql {
     use super::*;
+    use futures_util::FutureExt;
     use runtime_db::{Database, DbConfig};
     use runtime_events::{CloudEvent, Message, SqlLog, migrations};
     use runtime_kernel::{Context, SharedClock, Source};
@@ -127,6 +128,29 @@ mod sql {
             }
         }
         assert_eq!(ids(&log, 0).await, ["kept"]);
+    }
+
+    /// The bell rings when the transaction has been committed: not before, and not for one that is undone.
+    async fn rings_at_the_commit(db: Database) {
+        let log = SqlLog::new(db.clone());
+        for commit in [false, true] {
+            let mut rung = std::pin::pin!(log.rung().notified());
+            let mut tx = db.begin(&context()).await.unwrap();
+            log.publish_in(&mut tx, &[message("1", "k")]).await.unwrap();
+            assert!(rung.as_mut().now_or_never().is_none(), "nothing is there to be found yet");
+            if commit {
+                tx.commit().await.unwrap();
+            } else {
+                tx.rollback().await.unwrap();
+            }
+            assert_eq!(rung.now_or_never().is_some(), commit);
+        }
+        let rung = log.rung().notified();
+        log.publish(&[message("1", "k")]).await.unwrap();
+        assert!(rung.now_or_never().is_none(), "a duplicate is no news");
+        let rung = log.rung().notified();
+        log.publish(&[message("2", "k")]).await.unwrap();
+        assert!(rung.now_or_never().is_some());
     }
 
     #[cfg(feature = "sqlite")]
@@ -169,6 +193,12 @@ mod sql {
             let folder = tempfile::tempdir().unwrap();
             let db = open(&url(&folder), SystemClock::shared()).await;
             laws::broker(&Logged(Arc::new(SqlLog::new(db)))).await;
+        }
+
+        #[tokio::test]
+        async fn sqlite_rings_at_the_commit() {
+            let folder = tempfile::tempdir().unwrap();
+            rings_at_the_commit(open(&url(&folder), SystemClock::shared()).await).await;
         }
 
         #[tokio::test]
@@ -233,6 +263,67 @@ mod sql {
         async fn postgres_publishes_in_transactions() {
             let (db, _database) = fresh().await;
             publishes_in_transactions(db).await;
+        }
+
+        #[tokio::test]
+        async fn postgres_rings_at_the_commit() {
+            let (db, _database) = fresh().await;
+            rings_at_the_commit(db).await;
+        }
+
+        /// Consumers that poll once an hour: what another process publishes reaches each of them all the same, also after
+        /// their listening connection was cut.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_commit_wakes_every_consumer_of_another_process() {
+            let (db, database) = fresh().await;
+            let there = SqlLog::new(
+                Database::connect(&DbConfig::at(database.url()), SystemClock::shared()).await.unwrap(),
+            );
+            let here: Arc<dyn EventLog> = Arc::new(SqlLog::new(db.clone()));
+            let (tell, mut told) = tokio::sync::mpsc::channel(16);
+            let consuming = ["a", "b"].map(|name| {
+                let mut config = EventsConfig::default();
+                config.poll_interval = Duration::from_hours(1);
+                let spec = SubscriptionSpec::new(name, "topic").unwrap();
+                let consumer = Consumer::new(Arc::clone(&here), spec, config, SystemClock::shared()).unwrap();
+                let tell = tell.clone();
+                let handler = Handler::new(move |incoming: runtime_events::Incoming| {
+                    let tell = tell.clone();
+                    async move {
+                        tell.send(incoming.event.id().to_owned())
+                            .await
+                            .map_err(runtime_kernel::Error::internal)
+                    }
+                });
+                Consuming::spawn(|stop| async move {
+                    consumer.run(stop.cancelled_owned(), handler).await.unwrap();
+                })
+            });
+            let pool = db.postgres().unwrap();
+            let listening =
+                "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'";
+            let count = format!("SELECT count(*) {listening}");
+            for round in 0..3 {
+                runtime_testkit::until("somebody listens", async || {
+                    let count = runtime_db::sqlx::AssertSqlSafe(count.clone());
+                    runtime_db::sqlx::query_scalar::<_, i64>(count).fetch_one(pool).await.unwrap() == 1
+                })
+                .await
+                .unwrap();
+                let id = round.to_string();
+                there.publish(&[message(&id, "k")]).await.unwrap();
+                for _ in 0..2 {
+                    assert_eq!(told.recv().await.unwrap(), id);
+                }
+                if round == 1 {
+                    let cut = format!("SELECT pg_terminate_backend(pid) {listening}");
+                    let cut = runtime_db::sqlx::AssertSqlSafe(cut);
+                    runtime_db::sqlx::query(cut).execute(pool).await.unwrap();
+                }
+            }
+            for consuming in consuming {
+                consuming.stop().await;
+            }
         }
 
         /// The trap of sequences: the row with the lower number is committed after the higher one was read.

@@ -7,7 +7,6 @@ use runtime_db::{Database, Dialect, Tx};
 use runtime_events::CloudEvent;
 use runtime_kernel::{Context, Source};
 
-use super::now;
 use super::run::change;
 use crate::error::OutboxError;
 use crate::inbox::{InboxStore, Once, check, tenant};
@@ -85,7 +84,7 @@ impl InboxStore for SqlInbox {
         let context = Context::new(Source::Internal, &**self.db.clock());
         let prune = async |mut tx: Tx| {
             let tx = &mut tx;
-            let before = now(&self.db, tx).await?.saturating_sub(micros(keep));
+            let before = tx.time().await?.as_microsecond().saturating_sub(micros(keep));
             let sql = "DELETE FROM inbox_messages WHERE (consumer, tenant, message_id) IN
                 (SELECT consumer, tenant, message_id FROM inbox_messages WHERE seen_at < $1
                  ORDER BY seen_at LIMIT $2)";

@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runtime_db::sqlx::Row;
 use runtime_db::{Database, Dialect, Tx};
 use runtime_events::Message;
 use runtime_kernel::units::ByteSize;
@@ -24,7 +23,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use self::inbox::SqlInbox;
-use self::run::{change, rows};
+use self::run::change;
 use crate::error::OutboxError;
 use crate::row::{lane, shard, texts};
 use crate::store::{Channel, ChannelStats, Claim, ClaimRequest, Lease, OutboxStore, Parked, Settled};
@@ -178,15 +177,6 @@ impl New {
     }
 }
 
-async fn now(db: &Database, tx: &mut Tx) -> Result<i64, OutboxError> {
-    if tx.dialect() == Dialect::Sqlite {
-        return Ok(db.clock().utc().as_microsecond());
-    }
-    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
-    let now = rows!(tx, sql, [], |row| row.try_get::<i64, _>("now")?);
-    now.first().copied().ok_or_else(|| OutboxError::Corrupt("the database has no time".to_owned()))
-}
-
 fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, OutboxError> {
     serde_json::to_string(value).map_err(|error| OutboxError::invalid("message", error.to_string()))
 }
@@ -234,7 +224,7 @@ impl OutboxStore for SqlOutbox {
     async fn claim(&self, request: &ClaimRequest) -> Result<Option<Claim>, OutboxError> {
         let claim = async |mut tx: Tx| {
             self.make(&mut tx, &request.channel).await?;
-            let now = now(&self.db, &mut tx).await?;
+            let now = tx.time().await?.as_microsecond();
             claim::claim(&mut tx, now, request).await
         };
         self.db.transaction(&self.context(), claim).await
@@ -242,7 +232,7 @@ impl OutboxStore for SqlOutbox {
 
     async fn renew(&self, lease: &Lease, until: Duration) -> Result<bool, OutboxError> {
         let renew = async |mut tx: Tx| {
-            let now = now(&self.db, &mut tx).await?;
+            let now = tx.time().await?.as_microsecond();
             settle::renew(&mut tx, now, lease, until).await
         };
         self.db.transaction(&self.context(), renew).await
@@ -250,7 +240,7 @@ impl OutboxStore for SqlOutbox {
 
     async fn settle(&self, lease: &Lease, settled: &[Settled]) -> Result<bool, OutboxError> {
         let settle = async |mut tx: Tx| {
-            let now = now(&self.db, &mut tx).await?;
+            let now = tx.time().await?.as_microsecond();
             settle::settle(&mut tx, now, lease, settled, self.keep_sent).await
         };
         self.db.transaction(&self.context(), settle).await
@@ -288,7 +278,7 @@ impl OutboxStore for SqlOutbox {
 
     async fn stats(&self) -> Result<Vec<ChannelStats>, OutboxError> {
         let count = async |mut tx: Tx| {
-            let now = now(&self.db, &mut tx).await?;
+            let now = tx.time().await?.as_microsecond();
             manage::stats(&mut tx, now).await
         };
         self.db.transaction(&self.context(), count).await
@@ -296,7 +286,7 @@ impl OutboxStore for SqlOutbox {
 
     async fn prune(&self, keep: Duration, max: u32) -> Result<u64, OutboxError> {
         let prune = async |mut tx: Tx| {
-            let now = now(&self.db, &mut tx).await?;
+            let now = tx.time().await?.as_microsecond();
             manage::prune(&mut tx, now, keep, max).await
         };
         self.db.transaction(&self.context(), prune).await
