@@ -32,7 +32,8 @@ cargo xtask <command>
   crates [--check]           writes the crate map and feature tables, or fails when they are stale
   new-crate <wing> <name>    a crate's skeleton
   bench [area] [--json]      our figures beside the peers', in one run
-  soak jobs|work             hours of what CI does for minutes (--rounds n, --seconds n)";
+  soak <area>                hours of what CI does for minutes: crash, cron, jobs (--rounds n), work, outbox, sagas, ticks,
+                             workflows (--seconds n)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -37,6 +37,16 @@ pub enum Promise {
     NothingLeaks,
     /// A worker told to stop does.
     WorkersStop,
+    /// What a message or a step causes happens once.
+    EffectOnce,
+    /// Effects of one key come in the order in which their messages were added.
+    OrderPerKey,
+    /// What cannot be sent is parked, and nothing else is.
+    OnlyPoisonParks,
+    /// The lag that was measured is gone once everything is sent.
+    LagRecovers,
+    /// What was done is undone in reverse order, or not at all when all went well.
+    UndoneInReverse,
 }
 
 /// A broken promise.
@@ -46,6 +56,12 @@ pub struct Violation {
     pub promise: Promise,
     /// How.
     pub about: String,
+}
+
+impl Violation {
+    pub(crate) fn new(promise: Promise, about: String) -> Self {
+        Self { promise, about }
+    }
 }
 
 impl fmt::Display for Violation {

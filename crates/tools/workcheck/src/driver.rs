@@ -26,6 +26,9 @@ const FEEDERS: u8 = 3;
 /// How long the rest may take once all faults are over.
 const QUIET: Duration = Duration::from_mins(1);
 
+/// With more than this unfinished nothing is enqueued: under faults, workers may do less than is wanted of them for hours.
+const BACKLOG: i64 = 1000;
+
 /// What a check found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -68,16 +71,22 @@ pub async fn run(settings: &Settings) -> Result<Outcome, WorkcheckError> {
         victims.workers.push(worker);
     }
     let over = Arc::new(AtomicBool::new(false));
+    let full = Arc::new(AtomicBool::new(false));
     let history = History::create(&settings.folder.join("driver.jsonl"))?;
     let mut busy = JoinSet::new();
     let next = Arc::new(AtomicU64::new(1));
     for number in 0..FEEDERS {
         let feeder = Feeder::open(&url, settings.seed, number, Arc::clone(&next), history.clone()).await?;
-        busy.spawn(feed(feeder, settings.rate, Arc::clone(&over)));
+        busy.spawn(feed(feeder, settings.rate, Arc::clone(&full), Arc::clone(&over)));
     }
     busy.spawn(prune(SqlStore::new(db.clone()), Arc::clone(&over)));
+    let pool = db.postgres().ok_or(runtime_db::DbError::Closed)?;
     let end = SystemClock.now() + settings.duration;
     while SystemClock.now() < end {
+        // When the server is away, as it was before.
+        if let Ok(unfinished) = record::unfinished(pool).await {
+            full.store(unfinished > BACKLOG, Ordering::Release);
+        }
         if settings.faults {
             victims.strike().await?;
         } else {
@@ -86,7 +95,6 @@ pub async fn run(settings: &Settings) -> Result<Outcome, WorkcheckError> {
     }
     over.store(true, Ordering::Release);
     while busy.join_next().await.is_some() {}
-    let pool = db.postgres().ok_or(runtime_db::DbError::Closed)?;
     let end = SystemClock.now() + QUIET;
     while SystemClock.now() < end && record::unfinished(pool).await? > 0 {
         SystemClock.sleep(Duration::from_millis(100)).await;
@@ -108,10 +116,12 @@ pub async fn run(settings: &Settings) -> Result<Outcome, WorkcheckError> {
     Ok(Outcome { jobs, records, faults, violations })
 }
 
-async fn feed(mut feeder: Feeder, rate: u64, over: Arc<AtomicBool>) {
+async fn feed(mut feeder: Feeder, rate: u64, full: Arc<AtomicBool>, over: Arc<AtomicBool>) {
     let pause = Duration::from_micros(u64::from(FEEDERS) * 1_000_000 / rate.max(1));
     while !over.load(Ordering::Acquire) {
-        feeder.enqueue().await;
+        if !full.load(Ordering::Acquire) {
+            feeder.enqueue().await;
+        }
         SystemClock.sleep(pause).await;
     }
 }

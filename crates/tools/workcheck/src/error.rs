@@ -21,6 +21,24 @@ pub enum WorkcheckError {
     /// The jobs.
     #[error(transparent)]
     Jobs(#[from] runtime_jobs::JobsError),
+    /// The events.
+    #[error(transparent)]
+    Events(#[from] runtime_events::EventsError),
+    /// The schedules.
+    #[error(transparent)]
+    Cron(#[from] runtime_cron::CronError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] runtime_outbox::OutboxError),
+    /// The metrics.
+    #[error(transparent)]
+    Metrics(#[from] runtime_telemetry::MetricsError),
+    /// The sagas.
+    #[error(transparent)]
+    Saga(#[from] runtime_saga::SagaError),
+    /// The workflows.
+    #[error(transparent)]
+    Workflow(#[from] runtime_workflow::WorkflowError),
     /// A history file.
     #[error(transparent)]
     Io(#[from] std::io::Error),

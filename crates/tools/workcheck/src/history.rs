@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runtime_kernel::{Clock as _, SystemClock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::WorkcheckError;
@@ -77,12 +78,12 @@ pub enum Event {
 
 /// When somebody saw something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Record<E = Event> {
     /// The machine's time, in microseconds; the database's, since both are one machine.
     pub at: i64,
     /// What was seen.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: E,
 }
 
 /// A history being written. A line is one `write`, so that what a killed process saw is there to the last whole line.
@@ -96,7 +97,7 @@ impl History {
     }
 
     /// Keeps what was seen just now. A history that cannot be written ends the process: silence would look like safety.
-    pub(crate) fn saw(&self, event: Event) {
+    pub(crate) fn saw<E: Serialize>(&self, event: E) {
         let record = Record { at: now(), event };
         let Ok(mut line) = serde_json::to_vec(&record) else { return };
         line.push(b'\n');
@@ -114,7 +115,7 @@ pub(crate) fn now() -> i64 {
 }
 
 /// Every record of the histories in a folder, in the order of time.
-pub(crate) fn read(folder: &Path) -> Result<Vec<Record>, WorkcheckError> {
+pub(crate) fn read<E: DeserializeOwned>(folder: &Path) -> Result<Vec<Record<E>>, WorkcheckError> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -128,6 +129,6 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Record>, WorkcheckError> {
             records.push(serde_json::from_str(line)?);
         }
     }
-    records.sort_by_key(|record: &Record| record.at);
+    records.sort_by_key(|record: &Record<E>| record.at);
     Ok(records)
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use runtime_workcheck::{Settings, WorkcheckError, WorkerSettings, run, work};
+use runtime_workcheck::{Role, Settings, WorkcheckError, WorkerSettings, fleet, outbox, run, serve, work};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,15 +17,40 @@ async fn main() -> ExitCode {
 
 async fn start() -> Result<ExitCode, WorkcheckError> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((first, rest)) = args.split_first()
-        && first == "worker"
-    {
-        work(&WorkerSettings::parse(rest)?).await?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let settings = Settings::parse(std::env::current_exe()?, &args)?;
-    println!("seed {} for {} s", settings.seed, settings.duration.as_secs());
-    let outcome = run(&settings).await?;
-    println!("{outcome}");
-    Ok(if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let program = std::env::current_exe()?;
+    let (first, rest) = args.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let (text, clean) = match first {
+        "worker" => {
+            work(&WorkerSettings::parse(rest)?).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        "member" => {
+            serve(Role::parse(rest)?).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        "outbox" => {
+            let settings = outbox::OutboxSettings::parse(program, rest)?;
+            println!("seed {} for {} s", settings.seed, settings.duration.as_secs());
+            let outcome = outbox::run(&settings).await?;
+            (outcome.to_string(), outcome.violations.is_empty())
+        }
+        "sagas" | "workflows" | "ticks" => {
+            let settings = fleet::FleetSettings::parse(program, rest)?;
+            println!("seed {}, {first}", settings.seed);
+            let outcome = match first {
+                "sagas" => fleet::sagas(&settings).await?,
+                "ticks" => fleet::ticks(&settings).await?,
+                _ => fleet::workflows(&settings).await?,
+            };
+            (outcome.to_string(), outcome.violations.is_empty())
+        }
+        _ => {
+            let settings = Settings::parse(program, &args)?;
+            println!("seed {} for {} s", settings.seed, settings.duration.as_secs());
+            let outcome = run(&settings).await?;
+            (outcome.to_string(), outcome.violations.is_empty())
+        }
+    };
+    println!("{text}");
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -54,7 +54,7 @@ pub struct Settings {
     pub seed: u64,
     /// Worker processes.
     pub workers: usize,
-    /// Jobs enqueued per second.
+    /// Jobs enqueued per second, as long as fewer than a thousand are unfinished.
     pub rate: u64,
     /// Whether faults are injected.
     pub faults: bool,
@@ -145,6 +145,6 @@ impl WorkerSettings {
     }
 }
 
-fn number<N: std::str::FromStr>(text: &str) -> Result<N, WorkcheckError> {
+pub(crate) fn number<N: std::str::FromStr>(text: &str) -> Result<N, WorkcheckError> {
     text.parse().map_err(|_| WorkcheckError::Usage(format!("`{text}` is no number")))
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use runtime_db::{Database, sqlx};
 use runtime_jobs::store::{
-    ClaimRequest, Claimed, Filter, Insert, JobStore, Pause, Probe, Progress, Pulse, Receipt, Report, Rescued,
-    Retention, Stats, Verdict,
+    ClaimRequest, Claimed, Filter, Insert, JobStore, Load, Origin, Pause, Probe, Progress, Pulse, Receipt,
+    Report, Rescued, Retention, Stats, Verdict,
 };
-use runtime_jobs::{Enqueued, Job, JobId, JobState, JobsError, Limit, SqlStore};
+use runtime_jobs::{Batch, BatchId, Enqueued, Job, JobId, JobState, JobsError, Limit, Links, SqlStore};
 use serde_json::Value;
 
 use crate::history::{Event, History, now};
@@ -45,7 +45,7 @@ impl Witness {
 
     /// The lease that holds a job now.
     async fn current(&self, id: JobId) -> Option<u64> {
-        let sql = "SELECT max(id) FROM runtime_jobs_leases WHERE ids LIKE '%' || $1 || '%'";
+        let sql = "SELECT max(id) FROM runtime_jobs_leases WHERE body LIKE '%' || $1 || '%'";
         let found = sqlx::query_scalar::<_, Option<i64>>(sql).bind(id.to_string());
         let found = found.fetch_one(self.db.postgres()?).await.ok()??;
         u64::try_from(found).ok()
@@ -69,7 +69,7 @@ impl JobStore for Witness {
                 task.fence = job.fence;
                 self.history.saw(Event::Claimed { job: task.job, fence: job.fence });
                 self.numbers().insert(job.id, task.job);
-                job.payload = serde_json::to_string(&task).unwrap_or_default();
+                job.payload = serde_json::to_string(&task).unwrap_or_default().into();
             }
         }
         Ok(claimed)
@@ -137,6 +137,31 @@ impl JobStore for Witness {
 
     async fn progress(&self, id: JobId) -> Result<Progress, JobsError> {
         self.inner.progress(id).await
+    }
+
+    async fn insert_batch(
+        &self,
+        batch: BatchId,
+        origin: Origin,
+        jobs: Vec<Insert>,
+    ) -> Result<Vec<Enqueued>, JobsError> {
+        self.inner.insert_batch(batch, origin, jobs).await
+    }
+
+    async fn batch(&self, id: BatchId, tenant: Option<&str>) -> Result<Option<Batch>, JobsError> {
+        self.inner.batch(id, tenant).await
+    }
+
+    async fn cancel_batch(&self, id: BatchId, tenant: Option<&str>, max: u32) -> Result<u64, JobsError> {
+        self.inner.cancel_batch(id, tenant, max).await
+    }
+
+    async fn links(&self, id: JobId) -> Result<Links, JobsError> {
+        self.inner.links(id).await
+    }
+
+    async fn load(&self, queue: &str, most: u64) -> Result<Load, JobsError> {
+        self.inner.load(queue, most).await
     }
 
     async fn rescue(&self, max: u32) -> Result<Rescued, JobsError> {

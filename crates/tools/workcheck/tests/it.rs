@@ -9,6 +9,9 @@
 )]
 
 mod it {
+    mod fleet;
     mod histories;
+    mod judges;
+    mod outbox;
     mod soak;
 }
