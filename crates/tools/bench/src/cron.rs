@@ -35,7 +35,7 @@ pub fn rows() -> Vec<Row> {
             now.as_second() + step.get() * 61
         };
         let [mine, cr, co] = interleave([
-            &mut || nanos(WINDOW, || drop(black_box(ours.next_after(Timestamp::from_second(from()).expect("soon"), &at)))),
+            &mut || nanos(WINDOW, || _ = black_box(ours.next_after(Timestamp::from_second(from()).expect("soon"), &at))),
             &mut || {
                 nanos(WINDOW, || {
                     let at = jiff::Timestamp::from_second(from()).expect("soon").to_zoned(tz.clone());
@@ -56,7 +56,7 @@ pub fn rows() -> Vec<Row> {
         }
     }
     let [mine, cr] = interleave([
-        &mut || nanos(WINDOW, || drop(black_box(CronExpression::parse("0 0 31 2 *").is_err()))),
+        &mut || nanos(WINDOW, || _ = black_box(CronExpression::parse("0 0 31 2 *").is_err())),
         &mut || {
             let at = jiff::Timestamp::from_second(now.as_second()).expect("now").to_zoned(TimeZone::UTC);
             nanos(WINDOW, || {

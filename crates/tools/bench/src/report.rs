@@ -75,3 +75,12 @@ pub fn median(values: &[f64]) -> f64 {
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
 }
+
+/// Says something for people: beside the rows, or apart from them where those are JSON.
+pub fn say(text: &str) {
+    if std::env::args().any(|arg| arg == "--json") {
+        eprintln!("{text}");
+    } else {
+        println!("{text}");
+    }
+}
