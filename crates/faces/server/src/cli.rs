@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and what it means.
 
+mod work;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,10 @@ use clap_complete::Shell;
 use runtime_kernel::{Mode, Timestamp, Uuid, units};
 
 use crate::api::{SideName, Verb};
+
+pub(crate) use self::work::{
+    Decision, EventsAction, OutboxAction, SagasAction, SchedulesAction, Whose, WorkflowsAction,
+};
 
 /// The floor a production service stands on: durable jobs, keys, health and metrics behind one HTTP edge.
 #[derive(Debug, Parser)]
@@ -97,6 +103,32 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: JobsAction,
     },
+    /// Publishes and lists events, and looks after what subscriptions have set aside.
+    Events {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(subcommand)]
+        action: EventsAction,
+    },
+    /// Shows what waits in the outbox, and looks after what was set aside.
+    Outbox {
+        #[command(subcommand)]
+        action: OutboxAction,
+    },
+    /// Lists sagas, signals them, and gives orders about those that are parked.
+    Sagas {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(subcommand)]
+        action: SagasAction,
+    },
+    /// Lists workflows, their definitions and tasks, and gives orders as an administrator.
+    Workflows {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(subcommand)]
+        action: WorkflowsAction,
+    },
     /// Checks everything the service needs and says what is wrong.
     Doctor,
     /// Prints a shell completion script.
@@ -173,6 +205,15 @@ pub(crate) enum JobsAction {
         /// Not before this time (RFC 3339).
         #[arg(long)]
         run_at: Option<Timestamp>,
+        /// A job it waits for; may be said again.
+        #[arg(long)]
+        after: Vec<Uuid>,
+        /// The batch that counts it.
+        #[arg(long)]
+        batch: Option<Uuid>,
+        /// Nothing is added while an unfinished job of this kind has this key.
+        #[arg(long)]
+        unique: Option<String>,
     },
     /// Lists jobs, newest first.
     List {
@@ -182,6 +223,9 @@ pub(crate) enum JobsAction {
         /// Only this kind.
         #[arg(long)]
         kind: Option<String>,
+        /// Only those this batch counts.
+        #[arg(long)]
+        batch: Option<Uuid>,
         /// At most so many.
         #[arg(long, default_value_t = 50)]
         limit: u32,
@@ -203,6 +247,19 @@ pub(crate) enum JobsAction {
         /// Only this kind.
         #[arg(long, conflicts_with = "id")]
         kind: Option<String>,
+        /// Only those this batch counts.
+        #[arg(long, conflicts_with = "id")]
+        batch: Option<Uuid>,
+    },
+    /// Counts a batch.
+    Batch {
+        /// The batch's id.
+        id: Uuid,
+    },
+    /// Cancels what is left of a batch, which takes no more jobs from then on.
+    CancelBatch {
+        /// The batch's id.
+        id: Uuid,
     },
     /// Counts jobs by queue and state, and names kinds nobody handles.
     Stats,
@@ -224,60 +281,6 @@ pub(crate) enum JobsAction {
     },
     /// Names what is paused.
     Paused,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-}
-
-/// `runtime schedules …`
-#[derive(Debug, Subcommand)]
-pub(crate) enum SchedulesAction {
-    /// Lists schedules by name.
-    List,
-    /// Shows a schedule, its latest ticks and its next fire times.
-    Show {
-        /// Its name.
-        name: String,
-    },
-    /// Says when an expression fires next, without keeping anything.
-    Next {
-        /// A cron expression, for example `0 9 * * MON-FRI`.
-        expression: String,
-        /// Whose local time it is.
-        #[arg(long, default_value = "UTC")]
-        zone: String,
-        /// How many times.
-        #[arg(long, default_value_t = 5)]
-        count: usize,
-    },
-    /// Lets a schedule fire nothing.
-    Pause {
-        /// Its name.
-        name: String,
-    },
-    /// Lets it fire again, from now on.
-    Resume {
-        /// Its name.
-        name: String,
-    },
-    /// Fires it now.
-    Trigger {
-        /// Its name.
-        name: String,
-    },
-    /// Forgets it and its history.
-    Remove {
-        /// Its name.
-        name: String,
-    },
 }
 
 /// What can be done with rollouts.
@@ -305,4 +308,15 @@ pub(crate) enum RolloutsAction {
         #[arg(long, default_value = "")]
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

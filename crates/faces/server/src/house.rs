@@ -9,16 +9,16 @@ use runtime_client::{ClientModule, HTTP_CLIENT};
 use runtime_cron::CronModule;
 use runtime_db::{DB, DbConfig, DbModule};
 use runtime_discovery::DiscoveryModule;
-use runtime_events::EventsModule;
+use runtime_events::{EVENT_LOG, EventsModule};
 use runtime_health::{Check, DiskSpace, HealthApp, HealthModule, Outcome};
 use runtime_http::{HttpApp, HttpModule, Phase};
 use runtime_jobs::{Handlers, JobHandlers, JobsModule};
 use runtime_kernel::app::{App, Module, SetupError};
 use runtime_kernel::config::{Config, ReloadModule};
-use runtime_kernel::container::Container;
 use runtime_kernel::{Error, Mode};
 use runtime_limits::LimitsModule;
 use runtime_migrate::MigrateModule;
+use runtime_outbox::OutboxModule;
 use runtime_providers::ProvidersModule;
 use runtime_ratelimit::RateLimitModule;
 use runtime_redis::RedisModule;
@@ -31,7 +31,7 @@ use runtime_workflow::WorkflowModule;
 
 use crate::api;
 use crate::settings::ServerConfig;
-use crate::{http_request, record};
+use crate::{event_publish, http_request, maintenance, record, relays, standing};
 
 /// Every module of the server, in the order they are wired in.
 pub(crate) fn app(
@@ -91,6 +91,7 @@ fn modules(
         .with(JobsModule::new())
         .with(CronModule::new())
         .with(EventsModule::new())
+        .with(OutboxModule::new())
         .with(SagaModule::new())
         .with(WorkflowModule::new())
         .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
@@ -110,7 +111,7 @@ impl Module for ServerModule {
     }
 
     fn register(&self, app: &mut App) -> Result<(), SetupError> {
-        let _: ServerConfig = app.section()?;
+        let config: ServerConfig = app.section()?;
         app.health_check_with(
             "database",
             |check| check,
@@ -129,21 +130,16 @@ impl Module for ServerModule {
             Ok::<_, Error>(())
         });
 
-        let slot: Arc<std::sync::OnceLock<Container>> = Arc::default();
-        let filled = Arc::clone(&slot);
+        standing::checks(app);
+        let started = maintenance::Started::default();
+        let filled = Arc::clone(&started);
         app.on_start("container", move |container| {
             let _ = filled.set(container);
             async { Ok::<_, Error>(()) }
         });
-        let handlers = Handlers::new().handle_value(http_request::KIND, move |job, payload| {
-            let container = slot.get().cloned();
-            async move {
-                let container =
-                    container.ok_or_else(|| Error::internal("a job ran before the app had started"))?;
-                http_request::run(&*container.get(HTTP_CLIENT).await?, job, payload).await
-            }
-        });
-        app.contribute::<JobHandlers>().0.merge(handlers);
+        app.contribute::<JobHandlers>().0.merge(built_in(&started));
+        maintenance::register(app, &config.maintenance, &started)?;
+        relays::register(app, &config.relays)?;
 
         if app.running_mode().includes(Mode::Api) {
             // Built before the layer below asks for it.
@@ -167,4 +163,24 @@ impl Module for ServerModule {
         app.on_listening(crate::banner::listening);
         api::routes(app)
     }
+}
+
+/// The kinds of jobs that need no code of a user.
+fn built_in(started: &maintenance::Started) -> Handlers {
+    let container = |started: &maintenance::Started| {
+        started.get().cloned().ok_or_else(|| Error::internal("a job ran before the app had started"))
+    };
+    let (calls, publishes) = (Arc::clone(started), Arc::clone(started));
+    Handlers::new()
+        .handle_value(http_request::KIND, move |job, payload| {
+            let container = container(&calls);
+            async move { http_request::run(&*container?.get(HTTP_CLIENT).await?, job, payload).await }
+        })
+        .handle_value(event_publish::KIND, move |job, payload| {
+            let container = container(&publishes);
+            async move {
+                let log = container?.get(EVENT_LOG).await?;
+                event_publish::run(&**log, &job.context, &job.id.to_string(), payload).await
+            }
+        })
 }

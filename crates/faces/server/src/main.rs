@@ -5,11 +5,16 @@ mod api;
 mod banner;
 mod cli;
 mod commands;
+mod event_publish;
 mod house;
 mod http_request;
+mod kinds;
+mod maintenance;
 mod output;
 mod record;
+mod relays;
 mod settings;
+mod standing;
 
 use std::process::ExitCode;
 

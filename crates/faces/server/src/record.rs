@@ -74,6 +74,17 @@ pub(crate) async fn subscription(
     Ok(container.get(AUDIT).await?.record(event).await?)
 }
 
+/// Puts an order about messages of the outbox on record, durably.
+pub(crate) async fn outbox(
+    container: &Container,
+    context: &Context,
+    action: &'static str,
+    what: &str,
+) -> Result<(), Error> {
+    let event = AuditEvent::new(action).context(context).target("outbox", what);
+    Ok(container.get(AUDIT).await?.record(event).await?)
+}
+
 /// Puts an order to a rollout on record, durably.
 pub(crate) async fn rollout(
     container: &Container,

@@ -1,5 +1,6 @@
 //! The server's own settings, and how the whole configuration is read.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use runtime_apikey::ApiKeyConfig;
@@ -13,9 +14,10 @@ use runtime_health::HealthConfig;
 use runtime_http::HttpConfig;
 use runtime_jobs::JobsConfig;
 use runtime_kernel::app::SupervisionConfig;
-use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Section};
+use runtime_kernel::config::{Config, ConfigBuilder, ConfigError, Environment, Invalid, Section};
 use runtime_kernel::lifecycle::ShutdownConfig;
 use runtime_limits::LimitsConfig;
+use runtime_outbox::OutboxConfig;
 use runtime_providers::ProvidersConfig;
 use runtime_ratelimit::RateLimitConfig;
 use runtime_redis::RedisConfig;
@@ -28,6 +30,8 @@ use runtime_workflow::WorkflowConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Global;
+use crate::maintenance::TaskConfig;
+use crate::relays::{self, RelayConfig};
 
 /// The section `server`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,16 +39,25 @@ use crate::cli::Global;
 pub(crate) struct ServerConfig {
     /// Where the embedded database and files live. `runtime-data` unless told.
     pub(crate) data_dir: PathBuf,
+    /// Maintenance, by the name of the task: whether and when it is run. Every task when its crate says, unless told.
+    pub(crate) maintenance: BTreeMap<String, TaskConfig>,
+    /// What becomes of messages that applications put into the outbox of this database, by channel. Unless told, they stay.
+    pub(crate) relays: BTreeMap<String, RelayConfig>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { data_dir: PathBuf::from("runtime-data") }
+        let (maintenance, relays) = (BTreeMap::new(), BTreeMap::new());
+        Self { data_dir: PathBuf::from("runtime-data"), maintenance, relays }
     }
 }
 
 impl Section for ServerConfig {
     const PATH: &'static str = "server";
+
+    fn validate(&self) -> Result<(), Invalid> {
+        relays::problem(&self.relays).map_or(Ok(()), |(key, problem)| Err(Invalid::new(key, problem)))
+    }
 }
 
 impl ServerConfig {
@@ -88,6 +101,7 @@ fn declared(builder: ConfigBuilder) -> ConfigBuilder {
         .section::<HttpConfig>()
         .section::<JobsConfig>()
         .section::<LimitsConfig>()
+        .section::<OutboxConfig>()
         .section::<ProvidersConfig>()
         .section::<RateLimitConfig>()
         .section::<RedisConfig>()

@@ -9,6 +9,7 @@
 //! The real binary, driven as a user drives it.
 
 mod it {
+    mod batches;
     mod commands;
     mod crossbridge;
     mod discovery;
@@ -16,12 +17,16 @@ mod it {
     mod hook;
     mod house;
     mod limits;
+    mod maintenance;
+    mod openapi;
+    mod outbox;
     mod queues;
     mod readme;
     mod rollouts;
     mod shutdown;
     mod soak;
     mod split_modes;
+    mod standing;
     mod tenants;
     mod work;
 }

@@ -1,6 +1,6 @@
 //! A job as the API and the command line show it.
 
-use runtime_jobs::{Attempt, Job};
+use runtime_jobs::{Attempt, Failure, Job};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub(crate) struct JobView {
     pub(crate) result: Option<Value>,
     /// Whether a cancel was asked for and not yet answered.
     pub(crate) cancel_requested: bool,
+    /// Why it was cancelled, when nobody asked: a job it waited for.
+    pub(crate) reason: Option<ErrorView>,
     /// The request that enqueued it.
     pub(crate) request_id: String,
     /// The trace it belongs to.
@@ -90,6 +92,7 @@ impl From<Job> for JobView {
             finished_at: job.finished_at.map(|at| at.to_string()),
             result: job.result,
             cancel_requested: job.cancel_requested,
+            reason: job.reason.map(ErrorView::from),
             request_id: job.context.request_id,
             traceparent: job.context.traceparent,
             attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
@@ -97,9 +100,15 @@ impl From<Job> for JobView {
     }
 }
 
+impl From<Failure> for ErrorView {
+    fn from(failure: Failure) -> Self {
+        Self { kind: failure.kind, code: failure.code, message: failure.message }
+    }
+}
+
 impl From<Attempt> for AttemptView {
     fn from(attempt: Attempt) -> Self {
-        let error = attempt.error.map(|e| ErrorView { kind: e.kind, code: e.code, message: e.message });
+        let error = attempt.error.map(ErrorView::from);
         Self {
             number: attempt.number,
             worker: attempt.worker,

@@ -6,18 +6,17 @@ use runtime_http::axum::extract::State;
 use runtime_http::axum::response::Response;
 use runtime_http::{Ctx, HttpApp, Json, Path, Query, Result, Route};
 use runtime_jobs::store::Filter;
-use runtime_jobs::{JOBS, JobId, JobState, NewJob};
+use runtime_jobs::{BatchId, JOBS, JobId, JobState};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
-use runtime_kernel::{Context, Error, ErrorKind, Reach, Timestamp, units};
+use runtime_kernel::{Context, Error, ErrorKind, Reach};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::job_view::JobView;
-use super::schema::{Id, Label, Moment, Span, StateName, check_label, object, whole};
-use crate::http_request::{self, HttpRequest};
-use crate::record;
+use super::new_job::Enqueue;
+use super::schema::{Id, Label, StateName, check_label, whole};
+use crate::{kinds, record};
 
 const TAG: &str = "jobs";
 
@@ -93,81 +92,6 @@ struct ById {
     id: JobId,
 }
 
-/// A job to enqueue.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Enqueue {
-    /// Which handler runs it, for example `http.request`.
-    #[schemars(with = "Label")]
-    kind: String,
-    /// What the handler gets.
-    #[serde(default)]
-    payload: Value,
-    /// The queue; `default` unless told.
-    #[schemars(with = "Option<Label>")]
-    queue: Option<String>,
-    /// Lower runs first.
-    #[serde(default, deserialize_with = "whole")]
-    priority: Option<i16>,
-    /// Not before this time.
-    #[schemars(with = "Option<Moment>")]
-    run_at: Option<Timestamp>,
-    /// How often it is tried at most.
-    #[serde(default, deserialize_with = "whole")]
-    #[schemars(range(min = 1, max = 1000))]
-    max_attempts: Option<u32>,
-    /// How long one attempt may take, for example `30s`.
-    #[serde(default, with = "units::duration_option")]
-    #[schemars(with = "Option<Span>")]
-    timeout: Option<std::time::Duration>,
-    /// Jobs of one kind and queue that share a key run under the kind's limit, one after another unless configured.
-    #[schemars(with = "Option<Label>")]
-    key: Option<String>,
-    /// Keeps a second job of this kind from being enqueued meanwhile.
-    #[serde(default, deserialize_with = "object")]
-    unique: Option<Unique>,
-}
-
-/// What makes a job the only one.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Unique {
-    /// No second unfinished job of this kind may have this key.
-    #[schemars(with = "Label")]
-    key: String,
-    /// Keeps the key taken for so long, even once the job has finished.
-    #[serde(rename = "for", default, with = "units::duration_option")]
-    #[schemars(with = "Option<Span>")]
-    period: Option<std::time::Duration>,
-}
-
-impl Enqueue {
-    fn check(&self) -> Result<(), Error> {
-        if self.kind != http_request::KIND {
-            return Ok(());
-        }
-        let unreadable = |error: serde_json::Error| {
-            Error::new(ErrorKind::Invalid, "job.payload_invalid", "the payload is not a valid http.request")
-                .with_detail("/payload", error.to_string())
-        };
-        HttpRequest::deserialize(&self.payload).map_err(unreadable)?.check()
-    }
-
-    fn into_job(self) -> NewJob {
-        let mut job = NewJob::new(self.kind, self.payload);
-        job.queue = self.queue.unwrap_or(job.queue);
-        job.priority = self.priority.unwrap_or(job.priority);
-        job.run_at = self.run_at;
-        job.max_attempts = self.max_attempts.unwrap_or(job.max_attempts);
-        job.timeout = self.timeout;
-        job.key = self.key;
-        if let Some(Unique { key, period }) = self.unique {
-            (job.unique_key, job.unique_for) = (Some(key), period);
-        }
-        job
-    }
-}
-
 /// What became of it.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Accepted {
@@ -182,8 +106,8 @@ async fn enqueue(
     Ctx(context): Ctx,
     Json(body): Json<Enqueue>,
 ) -> Result<Response> {
-    body.check()?;
-    let done = container.get(JOBS).await?.enqueue(&context, body.into_job()).await?;
+    kinds::check(&context, &body.kind, &body.payload)?;
+    let done = container.get(JOBS).await?.enqueue(&context, body.into_job()?).await?;
     let location = format!("/v1/jobs/{}", done.id);
     let accepted = Accepted { id: done.id.to_string(), duplicate: done.duplicate };
     let mut response = Json(accepted).status(StatusCode::ACCEPTED);
@@ -196,13 +120,16 @@ async fn enqueue(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
-    /// Only in this state: scheduled, available, running, completed, dead or cancelled.
+    /// Only in this state: waiting, scheduled, available, running, completed, dead or cancelled.
     #[schemars(with = "Option<StateName>")]
     state: Option<JobState>,
     /// Only of this kind.
     kind: Option<String>,
     /// Only in this queue.
     queue: Option<String>,
+    /// Only those this batch counts.
+    #[schemars(with = "Option<Id>")]
+    batch: Option<BatchId>,
     /// Only older than this one: the `next` of the page before.
     #[schemars(with = "Option<Id>")]
     before: Option<JobId>,
@@ -222,6 +149,7 @@ impl ListQuery {
             state: self.state,
             kind: self.kind,
             queue: self.queue,
+            batch: self.batch,
             before: self.before,
             limit,
         })

@@ -1,5 +1,6 @@
-//! The HTTP API: jobs, queues, schedules, events, sagas, workflows, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
+//! The HTTP API: jobs, queues, schedules, events, the outbox, sagas, workflows, keys, limits, quotas, breakers, rollouts, chats, probes and metrics.
 
+mod batches;
 mod breakers;
 mod chats;
 mod events;
@@ -7,6 +8,8 @@ mod job_view;
 mod jobs;
 mod keys;
 mod limits;
+mod new_job;
+mod outbox;
 mod probes;
 mod queues;
 mod quotas;
@@ -18,18 +21,23 @@ mod workflows;
 
 use runtime_kernel::app::{App, SetupError};
 
+pub(crate) use events::{EventView, event_view, parked_view};
 pub(crate) use job_view::JobView;
 pub(crate) use keys::{Issued, KeyView, expiry};
+pub(crate) use outbox::{ChannelView, ParkedMessage};
 pub(crate) use rollouts::{RolloutView, SideName, Verb, meant};
+pub(crate) use sagas::{Listed, everywhere};
 pub(crate) use schedules::{ScheduleView, view as schedule_view};
 
 /// Adds every route.
 pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {
     probes::routes(app);
+    batches::routes(app);
     jobs::routes(app);
     queues::routes(app);
     schedules::routes(app);
     events::routes(app);
+    outbox::routes(app);
     sagas::routes(app);
     workflows::routes(app);
     keys::routes(app);

@@ -7,12 +7,13 @@ use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
 use runtime_kernel::{Error, ErrorKind};
 use runtime_saga::store::Filter;
-use runtime_saga::{ReasonRequest, SAGAS, SagaId, SignalRequest};
+use runtime_saga::{ReasonRequest, SAGAS, SagaId, SagaView, SignalRequest, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::schema::{Id, Object};
+use super::jobs::reach;
+use super::schema::{Id, Object, page};
 use crate::record;
 
 const TAG: &str = "sagas";
@@ -23,7 +24,8 @@ pub(super) fn routes(app: &mut App) {
             .summary("Lists sagas, newest first; `status=parked` those that wait for somebody.")
             .tag(TAG)
             .scope("sagas:read")
-            .answers::<Sagas>(200, "A page of sagas."),
+            .query::<Which>()
+            .answers::<Sagas>(200, "A page of sagas; the operator's are those of all tenants."),
     );
     app.route(
         Route::get("/v1/sagas/{id}", show)
@@ -85,6 +87,25 @@ struct After {
     after: Option<u64>,
 }
 
+/// Which sagas.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// Only of this type.
+    name: Option<String>,
+    /// Only in this state: running, compensating, parked, completed, compensated or resolved.
+    #[schemars(with = "Option<String>")]
+    status: Option<Status>,
+    /// Only with this key.
+    key: Option<String>,
+    /// Only older than this one: the last of the page before.
+    #[schemars(with = "Option<Id>")]
+    before: Option<SagaId>,
+    /// At most so many; 100 unless told, 1000 at most.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+}
+
 /// A page of sagas.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Sagas {
@@ -99,10 +120,35 @@ fn value(item: &impl Serialize) -> Result<Value, Error> {
 async fn list(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Query(filter): Query<Filter>,
+    Query(Which { name, status, key, before, limit }): Query<Which>,
 ) -> Result<Json<Sagas>> {
-    let found = container.get(SAGAS).await?.list(&context, filter).await?;
+    let limit = Some(page(limit, 100)?);
+    let filter = Filter { tenant: None, name, status, key, before, limit };
+    let sagas = container.get(SAGAS).await?;
+    if reach(context.clone()).tenant.is_none() {
+        let found = everywhere(&sagas, &filter).await?;
+        return Ok(Json(Sagas { sagas: found.iter().map(value).collect::<Result<_, _>>()? }));
+    }
+    let found = sagas.list(&context, filter).await?;
     Ok(Json(Sagas { sagas: found.iter().map(value).collect::<Result<_, _>>()? }))
+}
+
+/// A saga of some tenant.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listed {
+    /// The namespace of its tenant: `realm/tenant`, `realm/` for the realm's own, empty for the service's.
+    pub(crate) tenant: String,
+    #[serde(flatten)]
+    pub(crate) saga: SagaView,
+}
+
+/// Sagas of all tenants, for the operator.
+pub(crate) async fn everywhere(sagas: &runtime_saga::Sagas, filter: &Filter) -> Result<Vec<Listed>, Error> {
+    let found = sagas.store().list(filter).await?;
+    Ok(found
+        .iter()
+        .map(|instance| Listed { tenant: instance.tenant.clone(), saga: instance.into() })
+        .collect())
 }
 
 async fn show(

@@ -1,6 +1,6 @@
 //! `/v1/schedules`: what fires when, its history, and what it will do next.
 
-use runtime_cron::{SCHEDULES, Schedule, Stored, TickRecord};
+use runtime_cron::{JobOf, SCHEDULES, Schedule, Stored, TickRecord};
 use runtime_http::axum::extract::State;
 use runtime_http::{Ctx, HttpApp, Json, Path, Query, Result, Route};
 use runtime_kernel::app::App;
@@ -10,8 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::schema::Object;
-use crate::record;
+use super::jobs::reach;
+use super::schema::{Object, page};
+use crate::{kinds, record};
 
 const TAG: &str = "schedules";
 
@@ -32,6 +33,26 @@ pub(super) fn routes(app: &mut App) {
             .path::<ByName>()
             .answers::<ScheduleView>(200, "The schedule.")
             .problems(&[404]),
+    );
+    app.route(
+        Route::get("/v1/schedules/{name}/next", next)
+            .summary("Says when a schedule fires next, whether paused or not.")
+            .tag(TAG)
+            .scope("schedules:read")
+            .path::<ByName>()
+            .query::<CountQuery>()
+            .answers::<NextView>(200, "The next fire times.")
+            .problems(&[404]),
+    );
+    app.route(
+        Route::post("/v1/schedules/{name}/next", next_of)
+            .summary("Says when a schedule would fire under this name, without keeping it.")
+            .tag(TAG)
+            .scope("schedules:read")
+            .path::<ByName>()
+            .query::<CountQuery>()
+            .takes::<Object>()
+            .answers::<NextView>(200, "The next fire times."),
     );
     app.route(
         Route::put("/v1/schedules/{name}", put)
@@ -153,11 +174,7 @@ async fn list(
     Ctx(context): Ctx,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Schedules>> {
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=1000).contains(&limit) {
-        let wrong = Error::new(ErrorKind::Invalid, "http.invalid_query", "`limit` must be 1 to 1000");
-        return Err(wrong.with_detail("limit", "must be 1 to 1000").into());
-    }
+    let (limit, context) = (page(query.limit, 100)?, reach(context));
     let found = container.get(SCHEDULES).await?.list(&context, query.after.as_deref(), limit).await?;
     Ok(Json(Schedules { schedules: found.iter().map(ScheduleView::of).collect() }))
 }
@@ -167,7 +184,7 @@ async fn show(
     Ctx(context): Ctx,
     Path(ByName { name }): Path<ByName>,
 ) -> Result<Json<ScheduleView>> {
-    Ok(Json(view(&container, &context, &name).await?))
+    Ok(Json(view(&container, &reach(context), &name).await?))
 }
 
 /// A schedule with ten ticks before and ten fire times after now.
@@ -188,20 +205,85 @@ async fn put(
     State(container): State<Container>,
     Ctx(context): Ctx,
     Path(ByName { name }): Path<ByName>,
-    Json(mut body): Json<Value>,
+    Json(body): Json<Value>,
 ) -> Result<Json<ScheduleView>> {
+    let (schedule, own) = (read(&name, body)?, reach(context.clone()));
+    let schedules = container.get(SCHEDULES).await?;
+    // When it fires comes first: the rest is about what then happens.
+    schedules.preview_of(&own, &schedule, 1)?;
+    if schedule.action == "job" {
+        let job = JobOf::deserialize(&schedule.payload).map_err(|error| {
+            let message = "the payload of a schedule whose action is `job` names a job";
+            Error::new(ErrorKind::Invalid, "http.invalid_json", message)
+                .with_detail("/payload", error.to_string())
+        })?;
+        kinds::check(&context, &job.kind, &job.payload)?;
+    }
+    schedules.put(&own, schedule).await?;
+    record::schedule(&container, &context, "schedules.kept", &name).await?;
+    Ok(Json(view(&container, &own, &name).await?))
+}
+
+fn read(name: &str, mut body: Value) -> Result<Schedule, Error> {
     let invalid = |message: String| Error::new(ErrorKind::Invalid, "http.invalid_json", message);
     let fields = body.as_object_mut().ok_or_else(|| invalid("a schedule is an object".to_owned()))?;
     if fields.get("name").is_some_and(|told| *told != json!(name)) {
-        return Err(invalid("`name` differs from the path's".to_owned())
-            .with_detail("/name", "differs")
-            .into());
+        return Err(invalid("`name` differs from the path's".to_owned()).with_detail("/name", "differs"));
     }
     fields.insert("name".to_owned(), json!(name));
-    let schedule: Schedule = serde_json::from_value(body).map_err(|error| invalid(error.to_string()))?;
-    container.get(SCHEDULES).await?.put(&context, schedule).await?;
-    record::schedule(&container, &context, "schedules.kept", &name).await?;
-    Ok(Json(view(&container, &context, &name).await?))
+    serde_json::from_value(body).map_err(|error| invalid(error.to_string()))
+}
+
+/// How many.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CountQuery {
+    /// At most so many; 10 unless told, 1000 at most.
+    #[schemars(range(min = 1, max = 1000))]
+    count: Option<u32>,
+}
+
+impl CountQuery {
+    fn count(&self) -> Result<usize, Error> {
+        let count = self.count.unwrap_or(10);
+        let wrong = || {
+            let wrong = Error::new(ErrorKind::Invalid, "http.invalid_query", "`count` must be 1 to 1000");
+            wrong.with_detail("count", "must be 1 to 1000")
+        };
+        usize::try_from(count).ok().filter(|count| (1..=1000).contains(count)).ok_or_else(wrong)
+    }
+}
+
+/// When something fires.
+#[derive(Debug, Serialize, JsonSchema)]
+struct NextView {
+    /// Under which name: what `H` stands for is hashed from it.
+    name: String,
+    /// The next fire times, without jitter.
+    next: Vec<String>,
+}
+
+async fn next(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(ByName { name }): Path<ByName>,
+    Query(query): Query<CountQuery>,
+) -> Result<Json<NextView>> {
+    let count = query.count()?;
+    let times = container.get(SCHEDULES).await?.preview(&reach(context), &name, count).await?;
+    Ok(Json(NextView { name, next: times.iter().map(ToString::to_string).collect() }))
+}
+
+async fn next_of(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(ByName { name }): Path<ByName>,
+    Query(query): Query<CountQuery>,
+    Json(body): Json<Value>,
+) -> Result<Json<NextView>> {
+    let (count, schedule) = (query.count()?, read(&name, body)?);
+    let times = container.get(SCHEDULES).await?.preview_of(&reach(context), &schedule, count)?;
+    Ok(Json(NextView { name, next: times.iter().map(ToString::to_string).collect() }))
 }
 
 async fn remove(
@@ -209,7 +291,7 @@ async fn remove(
     Ctx(context): Ctx,
     Path(ByName { name }): Path<ByName>,
 ) -> Result<Json<Done>> {
-    container.get(SCHEDULES).await?.remove(&context, &name).await?;
+    container.get(SCHEDULES).await?.remove(&reach(context.clone()), &name).await?;
     record::schedule(&container, &context, "schedules.removed", &name).await?;
     Ok(Json(Done { name, done: "removed".to_owned() }))
 }
@@ -219,11 +301,11 @@ async fn order(
     Ctx(context): Ctx,
     Path(Ordered { name, order }): Path<Ordered>,
 ) -> Result<Json<Done>> {
-    let schedules = container.get(SCHEDULES).await?;
+    let (schedules, own) = (container.get(SCHEDULES).await?, reach(context.clone()));
     let action = match order.as_str() {
-        "pause" => schedules.pause(&context, &name).await.map(|_| "schedules.paused")?,
-        "resume" => schedules.resume(&context, &name).await.map(|_| "schedules.resumed")?,
-        "trigger" => schedules.trigger(&context, &name).await.map(|_| "schedules.triggered")?,
+        "pause" => schedules.pause(&own, &name).await.map(|_| "schedules.paused")?,
+        "resume" => schedules.resume(&own, &name).await.map(|_| "schedules.resumed")?,
+        "trigger" => schedules.trigger(&own, &name).await.map(|_| "schedules.triggered")?,
         other => {
             let message = format!("`{other}` is none of pause, resume, trigger");
             return Err(Error::new(ErrorKind::NotFound, "http.not_found", message).into());

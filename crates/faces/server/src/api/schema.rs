@@ -47,8 +47,10 @@ texts! {
     /// Where a job stands.
     StateName {
         "type": "string",
-        "enum": ["scheduled", "available", "running", "completed", "dead", "cancelled"]
+        "enum": ["waiting", "scheduled", "available", "running", "completed", "dead", "cancelled"]
     }
+    /// How those a job waits for must have ended.
+    TriggerName { "type": "string", "enum": ["completed", "eventually", "ended", "failed"] }
     /// A moment (RFC 3339).
     Moment { "type": "string", "format": "date-time" }
     /// What may be done.
@@ -64,6 +66,16 @@ pub(crate) fn check_label(at: &str, text: Option<&str>) -> Result<(), Error> {
     let message = "must have 1 to 200 characters, none of them control characters";
     Err(Error::new(ErrorKind::Invalid, "http.invalid_json", format!("`{at}` {message}"))
         .with_detail(at, message))
+}
+
+/// How many entries a page has: so many unless told, 1000 at most.
+pub(crate) fn page(limit: Option<u32>, unless_told: u32) -> Result<u32, Error> {
+    let limit = limit.unwrap_or(unless_told);
+    if (1..=1000).contains(&limit) {
+        return Ok(limit);
+    }
+    let wrong = Error::new(ErrorKind::Invalid, "http.invalid_query", "`limit` must be 1 to 1000");
+    Err(wrong.with_detail("limit", "must be 1 to 1000"))
 }
 
 /// Reads a struct from an object only; serde would take an array too.

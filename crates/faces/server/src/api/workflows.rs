@@ -8,7 +8,7 @@ use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
 use runtime_kernel::{Error, ErrorKind};
 use runtime_workflow::store::{InstanceFilter, VersionFilter};
-use runtime_workflow::{ActRequest, Definition, InstanceId, OrderRequest, StartRequest, WORKFLOWS};
+use runtime_workflow::{ActRequest, Definition, InstanceId, OrderRequest, StartRequest, Status, WORKFLOWS};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -81,6 +81,7 @@ fn instances(app: &mut App) {
             .summary("Lists instances, newest first: the caller's, or with `workflow:read` everybody's.")
             .tag(TAG)
             .scope("workflow:act")
+            .query::<Which>()
             .answers::<Instances>(200, "A page of instances."),
     );
     app.route(
@@ -122,6 +123,29 @@ fn instances(app: &mut App) {
             .answers::<InstanceView>(200, "The instance thereafter.")
             .problems(&[403, 404, 409]),
     );
+}
+
+/// Which instances.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// Of this status: `pending`, `in_progress`, `on_hold`, `approved` and so on, as an instance shows it.
+    #[schemars(with = "Option<String>")]
+    status: Option<Status>,
+    /// With a step that cannot go on by itself, or without.
+    parked: Option<bool>,
+    /// About entities of this type.
+    entity_type: Option<String>,
+    /// About this entity.
+    entity_id: Option<String>,
+    /// Asked for by this person.
+    requester: Option<String>,
+    /// Older than this one: the last of the page before.
+    #[schemars(with = "Option<Id>")]
+    before: Option<InstanceId>,
+    /// At most so many, newest first; 100 unless told, 1000 at most.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
 }
 
 /// Which instance.
@@ -279,8 +303,10 @@ async fn start(
 async fn list(
     State(container): State<Container>,
     Ctx(context): Ctx,
-    Query(filter): Query<InstanceFilter>,
+    Query(which): Query<Which>,
 ) -> Result<Json<Instances>> {
+    let Which { status, parked, entity_type, entity_id, requester, before, limit } = which;
+    let filter = InstanceFilter { status, parked, entity_type, entity_id, requester, before, limit };
     Instances::of(&container.get(WORKFLOWS).await?.list(&context, filter).await?)
 }
 

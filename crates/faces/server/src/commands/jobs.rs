@@ -1,7 +1,7 @@
 //! `runtime jobs …`
 
 use runtime_jobs::store::{Filter, Stats};
-use runtime_jobs::{JOBS, JobId, JobState, NewJob};
+use runtime_jobs::{Batch, BatchId, JOBS, JobId, JobState, NewJob};
 use runtime_kernel::Error;
 use runtime_kernel::config::Config;
 use runtime_kernel::container::Container;
@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Done, Failure, container, operator};
 use crate::api::JobView;
 use crate::cli::JobsAction;
+use crate::kinds;
 use crate::output::{Output, table};
 
 /// Works on the jobs in the database.
@@ -23,18 +24,21 @@ pub(super) async fn run(config: Config, action: JobsAction, output: Output) -> D
 async fn act(container: &Container, action: JobsAction, output: Output) -> Result<(), Failure> {
     let (jobs, context) = (container.get(JOBS).await?, operator());
     match action {
-        JobsAction::Enqueue { kind, payload, run_at } => {
+        JobsAction::Enqueue { kind, payload, run_at, after, batch, unique } => {
             let payload = serde_json::from_str(&payload)
                 .map_err(|error| Error::invalid(format!("the payload is not JSON: {error}")))?;
+            kinds::check(&context, &kind, &payload)?;
             let mut job = NewJob::new(kind, payload);
-            job.run_at = run_at;
+            (job.run_at, job.batch, job.unique_key) = (run_at, batch.map(BatchId::from), unique);
+            let job = job.after(after.into_iter().map(JobId::from));
             let done = jobs.enqueue(&context, job).await.map_err(Error::from)?;
             output.print(&done, |done| done.id);
         }
-        JobsAction::List { state, kind, limit } => {
+        JobsAction::List { state, kind, batch, limit } => {
             let unknown = |text: String| Error::invalid(format!("`{text}` is not a state"));
             let state = state.map(|text| JobState::parse(&text).ok_or_else(|| unknown(text))).transpose()?;
-            let filter = Filter { state, kind, limit, ..Filter::default() };
+            let batch = batch.map(BatchId::from);
+            let filter = Filter { state, kind, batch, limit, ..Filter::default() };
             let found = jobs.list(&context, filter).await.map_err(Error::from)?;
             let found: Vec<JobView> = found.into_iter().map(JobView::from).collect();
             output.print(&found, |found| {
@@ -66,8 +70,9 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
             jobs.redrive(&context, JobId::from(id)).await.map_err(Error::from)?;
             output.print(&json!({ "redriven": 1 }), |_| format!("{id} is back in the queue"));
         }
-        JobsAction::Redrive { id: None, kind } => {
-            let filter = Filter { kind, limit: 1000, ..Filter::default() };
+        JobsAction::Redrive { id: None, kind, batch } => {
+            let batch = batch.map(BatchId::from);
+            let filter = Filter { kind, batch, limit: 1000, ..Filter::default() };
             let mut count = 0;
             loop {
                 let moved = jobs.redrive_all(&context, filter.clone()).await.map_err(Error::from)?;
@@ -77,6 +82,16 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
                 }
             }
             output.print(&json!({ "redriven": count }), |_| format!("{count} jobs are back in the queue"));
+        }
+        JobsAction::Batch { id } => {
+            let batch = jobs.batch(&context, BatchId::from(id)).await.map_err(Error::from)?;
+            print_batch(&batch, output);
+        }
+        JobsAction::CancelBatch { id } => {
+            let count = jobs.cancel_batch(&context, BatchId::from(id)).await.map_err(Error::from)?;
+            output.print(&json!({ "cancelled": count }), |_| {
+                format!("{count} jobs are cancelled or told to stop")
+            });
         }
         JobsAction::Pause { queue, kind } => {
             jobs.pause(&queue, kind.as_deref()).await.map_err(Error::from)?;
@@ -102,6 +117,14 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
         JobsAction::Stats => print_stats(&jobs.stats().await.map_err(Error::from)?, output),
     }
     Ok(())
+}
+
+fn print_batch(batch: &Batch, output: Output) {
+    output.print(batch, |batch| {
+        let counts = [batch.total, batch.open, batch.completed, batch.dead, batch.cancelled];
+        let row = counts.map(|count| count.to_string()).to_vec();
+        table(&["jobs", "open", "completed", "dead", "cancelled"], &[row])
+    });
 }
 
 fn print_stats(stats: &Stats, output: Output) {

@@ -2,13 +2,17 @@
 
 mod config;
 mod doctor;
+mod events;
 mod jobs;
 mod keys;
 mod migrate;
+mod outbox;
 mod rollouts;
 mod routes;
+mod sagas;
 mod schedules;
 mod serve;
+mod workflows;
 
 use std::sync::Arc;
 
@@ -17,10 +21,12 @@ use runtime_db::{DbConfig, Migrate};
 use runtime_kernel::app::{SetupError, exit_code};
 use runtime_kernel::config::{Config, ConfigError};
 use runtime_kernel::container::Container;
-use runtime_kernel::{Context, Error, Principal, Source, SystemClock};
+use runtime_kernel::{Context, Error, Principal, Source, SystemClock, TenantContext};
 use runtime_migrate::MIGRATOR;
+use runtime_tenancy::TenancyConfig;
+use serde_json::Value;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Whose};
 use crate::house;
 use crate::output::Output;
 use crate::settings;
@@ -87,6 +93,10 @@ async fn dispatch(command: Command, config: Config, output: Output) -> Done {
         Command::Jobs { action } => jobs::run(config, action, output).await,
         Command::Schedules { action } => schedules::run(config, action, output).await,
         Command::Rollouts { action } => rollouts::run(config, action, output).await,
+        Command::Events { whose, action } => events::run(config, &whose, action, output).await,
+        Command::Outbox { action } => outbox::run(config, action, output).await,
+        Command::Sagas { whose, action } => sagas::run(config, &whose, action, output).await,
+        Command::Workflows { whose, action } => workflows::run(config, &whose, action, output).await,
         Command::Doctor => doctor::run(config, output).await,
         Command::Completions { .. } => Ok(0),
     }
@@ -111,4 +121,47 @@ async fn container(config: Config) -> Result<Container, Failure> {
 /// The command line's own context: the operator of the installation.
 fn operator() -> Context {
     Context::new(Source::Cli, &SystemClock).with_principal(Arc::new(Principal::system("cli")))
+}
+
+/// The same where work belongs to a realm or a tenant: as the HTTP API has it.
+fn operator_of(config: &Config, whose: &Whose) -> Result<Context, Failure> {
+    let mut context = operator();
+    if !whose.own {
+        let realm = config.section::<TenancyConfig>()?.default_realm;
+        let of = match &whose.tenant {
+            Some(tenant) => TenantContext::tenant(realm, tenant.clone()),
+            None => TenantContext::realm(realm),
+        };
+        context.tenant = Some(Arc::new(of));
+    }
+    Ok(context)
+}
+
+/// Does work of the realm, a tenant or the service itself on the database.
+async fn work_of(
+    config: Config,
+    whose: &Whose,
+    work: impl AsyncFnOnce(&Container, &Context) -> Result<(), Failure>,
+) -> Done {
+    let context = operator_of(&config, whose)?;
+    let container = container(config).await?;
+    let done = work(&container, &context).await;
+    container.dispose().await;
+    done.map(|()| 0)
+}
+
+/// What was typed as JSON.
+fn json_of(what: &str, text: &str) -> Result<Value, Error> {
+    serde_json::from_str(text).map_err(|error| Error::invalid(format!("the {what} is not JSON: {error}")))
+}
+
+/// A value whose names are those of JSON, such as a status.
+fn named<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T, Error> {
+    serde_json::from_value(Value::from(text)).map_err(|_| Error::invalid(format!("`{text}` is not a {what}")))
+}
+
+/// A page as long as the command line may ask for.
+fn page(limit: u32) -> Result<u32, Error> {
+    let fits = (1..=1000).contains(&limit);
+    fits.then_some(limit).ok_or_else(|| Error::invalid("`--limit` must be 1 to 1000"))
 }

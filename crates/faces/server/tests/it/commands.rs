@@ -105,3 +105,48 @@ fn rollouts_take_orders_on_the_command_line_and_they_are_on_record() {
     let record = std::fs::read_to_string(folder.path().join("runtime-data/audit.jsonl")).unwrap();
     assert!(record.contains("rollouts.ordered") && record.contains("try it"), "{record}");
 }
+
+#[test]
+fn a_task_or_relay_that_cannot_be_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value, parts) in [
+        (
+            "RUNTIME__SERVER__MAINTENANCE",
+            r#"{"evnets":{}}"#,
+            ["server.maintenance.evnets", "events, inbox, outbox"],
+        ),
+        ("RUNTIME__SERVER__MAINTENANCE", r#"{"events":{"when":"61 * * * *"}}"#, ["maintenance.events", "61"]),
+        ("RUNTIME__SERVER__RELAYS", r#"{"a b":{"to":"events"}}"#, ["relays.a b", "letters"]),
+        ("RUNTIME__SERVER__RELAYS", r#"{"x":{"to":"http","url":"nope"}}"#, ["relays.x.url", "absolute"]),
+    ] {
+        let output = runtime(&folder, &[(name, value)], &["routes"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{value}: {said}");
+    }
+}
+
+#[test]
+fn jobs_wait_and_are_unique_from_the_command_line_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = |args: &[&str]| -> serde_json::Value {
+        let args: Vec<&str> = ["--json", "jobs"].iter().chain(args).copied().collect();
+        let output = runtime(&folder, &[], &args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let payload = r#"{"method":"GET","url":"http://localhost:1/"}"#;
+    let first = json(&["enqueue", "http.request", payload, "--unique", "once"]);
+    let again = json(&["enqueue", "http.request", payload, "--unique", "once"]);
+    assert_eq!((&again["id"], &again["duplicate"]), (&first["id"], &serde_json::json!(true)));
+    let waits = json(&["enqueue", "http.request", payload, "--after", first["id"].as_str().unwrap()]);
+    let listed = json(&["list", "--state", "waiting"]);
+    assert_eq!((&listed[0]["id"], listed.as_array().unwrap().len()), (&waits["id"], 1));
+    json(&["cancel", first["id"].as_str().unwrap()]);
+    let gone = json(&["show", waits["id"].as_str().unwrap()]);
+    assert_eq!((&gone["state"], gone["reason"].is_object()), (&serde_json::json!("cancelled"), true));
+    for args in [["jobs", "batch"], ["jobs", "cancel-batch"]] {
+        let unknown = [args[0], args[1], "01900000-0000-7000-8000-000000000000"];
+        let refused = runtime(&folder, &[], &unknown);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+}

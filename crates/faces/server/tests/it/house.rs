@@ -1,8 +1,10 @@
 //! The real server in a folder of its own, and the client that talks to it.
 
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use runtime_db::{Database, DbConfig};
+use runtime_kernel::SystemClock;
 use runtime_testkit::binary::{Running, Spawn};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,6 +39,11 @@ pub(super) struct House {
 pub(super) fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap()
+}
+
+/// A database as an application opens it.
+pub(super) async fn database(url: &str) -> Database {
+    Database::connect(&DbConfig::at(url), SystemClock::shared()).await.unwrap()
 }
 
 impl House {
@@ -115,6 +122,18 @@ impl House {
     /// A file in the server's folder.
     pub(super) fn file(&self, path: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(path)).unwrap()
+    }
+
+    /// The embedded database.
+    pub(super) fn database_url(&self) -> String {
+        format!("sqlite:{}", self.folder.path().join("runtime-data/runtime.db").display())
+    }
+
+    /// Runs a command in the server's folder; its exit code, and what it printed as JSON.
+    pub(super) fn cli(&self, args: &[&str]) -> (Option<i32>, Value) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runtime"));
+        let output = command.current_dir(self.folder.path()).arg("--json").args(args).output().unwrap();
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
     }
 
     pub(super) fn key(&self) -> &str {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::hook::Hook;
 use super::house::House;
 
-async fn ask(house: &House, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+pub(super) async fn ask(house: &House, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
     let request = house.request(method, path);
     let request = if let Some(body) = body { request.json(&body) } else { request };
     let answer = request.send().await.unwrap();
@@ -27,7 +27,15 @@ async fn a_schedule_kept_over_http_enqueues_its_job_when_triggered() {
         "{kept:#}"
     );
     let (_, listed) = ask(&house, "GET", "/v1/schedules", None).await;
-    assert_eq!(listed["schedules"][0]["name"], "report");
+    let listed = listed["schedules"].as_array().unwrap();
+    assert!(listed.iter().any(|schedule| schedule["name"] == "report"), "{listed:#?}");
+    let (_, next) = ask(&house, "GET", "/v1/schedules/report/next?count=3", None).await;
+    assert_eq!(next["next"].as_array().unwrap()[..], kept["next"].as_array().unwrap()[..3]);
+    let unsaved = json!({ "when": "0 12 1 1 *" });
+    let (_, next) = ask(&house, "POST", "/v1/schedules/never-kept/next?count=1", Some(unsaved)).await;
+    assert!(next["next"][0].as_str().unwrap().ends_with("-01-01T12:00:00Z"), "{next:#}");
+    assert_eq!(ask(&house, "GET", "/v1/schedules/never-kept", None).await.0, 404);
+    assert_eq!(ask(&house, "GET", "/v1/schedules/report/next?count=0", None).await.0, 400);
     assert_eq!(ask(&house, "POST", "/v1/schedules/report/pause", None).await.0, 200);
     assert_eq!(ask(&house, "POST", "/v1/schedules/report/trigger", None).await.0, 200);
     runtime_testkit::until("the job has called", async || hook.calls().len() == 1).await.unwrap();
@@ -40,6 +48,8 @@ async fn a_schedule_kept_over_http_enqueues_its_job_when_triggered() {
         (json!({ "when": "61 * * * *" }), "cron."),
         (json!({ "when": "@daily", "zone": "Mars/Olympus" }), "cron."),
         (json!({ "when": "@daily", "colour": "red" }), "http.invalid_json"),
+        (json!({ "when": "@daily", "payload": { "knd": "http.request" } }), "http.invalid_json"),
+        (json!({ "when": "@daily", "payload": { "kind": "http.request" } }), "job.payload_invalid"),
     ] {
         let (status, problem) = ask(&house, "PUT", "/v1/schedules/wrong", Some(body)).await;
         assert!(status == 400 && problem["code"].as_str().unwrap().starts_with(code), "{problem:#}");
