@@ -17,7 +17,7 @@ pub enum Broken {
     No,
     /// Sagas' steps call the world with a key of each attempt's own.
     Keyless,
-    /// Whoever decides in a workflow is told so before the decision is asked for.
+    /// Whoever decides in a workflow is told so before the decision is asked for, and one of them never asks.
     Hasty,
     /// Ticks do what they do outside of their transaction.
     Outside,

@@ -65,7 +65,7 @@ async fn each_second_ticks_once_on_two_processes_that_are_killed() {
 async fn ticks_outside_of_their_transaction_are_found_out() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = settings(&folder);
-    (settings.duration, settings.broken) = (Duration::from_secs(8), Broken::Outside);
+    (settings.duration, settings.broken) = (Duration::from_secs(10), Broken::Outside);
     let outcome = ticks(&settings).await.unwrap();
     let found = outcome.violations.iter().any(|violation| violation.promise == Promise::EffectOnce);
     assert!(found, "{outcome}");
