@@ -15,7 +15,10 @@ pub(crate) fn run(rest: &[&str]) -> Outcome {
         shell::run(cargo().args(["nextest", "run"]).args(everything).args(rest))
     } else {
         shell::run(
-            cargo().args(["test", "--lib", "--bins", "--tests", "--examples"]).args(everything).args(rest),
+            cargo()
+                .args(["test", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"])
+                .args(everything)
+                .args(rest),
         )
     }
 }
