@@ -118,6 +118,8 @@ pub struct Kept {
     pub result_fence: Option<u64>,
     /// Its attempts.
     pub attempts: Vec<Attempt>,
+    /// What the last attempt that was written down failed with.
+    pub error: String,
 }
 
 /// What the database keeps at the end.
@@ -230,10 +232,10 @@ impl<'a> Judge<'a> {
                 }
                 Some("dead") if kept.attempts_used.0 >= kept.attempts_used.1 => {}
                 Some(state) => {
-                    let (used, allowed) = kept.attempts_used;
+                    let ((used, allowed), kind, error) = (kept.attempts_used, &kept.kind, &kept.error);
                     self.broke(
                         Promise::NoFalseEnding,
-                        format!("job {job} is {state} after {used} of {allowed} attempts"),
+                        format!("job {job} ({kind}) is {state} after {used} of {allowed} attempts: {error}"),
                     );
                 }
             }

@@ -34,17 +34,21 @@ pub(crate) async fn ending(pool: &PgPool) -> Result<Ending, WorkcheckError> {
     for (name, sql) in LEFT {
         ending.left.insert(name.to_owned(), sqlx::query_scalar(sql).fetch_one(pool).await?);
     }
-    let mut attempts: BTreeMap<String, Vec<Attempt>> = BTreeMap::new();
-    let sql = "SELECT job_id::text, number::bigint, started_at, finished_at FROM runtime_jobs_attempts";
+    let (mut attempts, mut errors) = (BTreeMap::<String, Vec<Attempt>>::new(), BTreeMap::new());
+    let sql = "SELECT job_id::text, number::bigint, started_at, finished_at, error FROM runtime_jobs_attempts
+        ORDER BY number";
     for row in sqlx::query(sql).fetch_all(pool).await? {
         let attempt = Attempt { number: row.try_get(1)?, began: row.try_get(2)?, ended: row.try_get(3)? };
         attempts.entry(row.try_get(0)?).or_default().push(attempt);
+        errors.insert(row.try_get::<String, _>(0)?, row.try_get::<Option<String>, _>(4)?.unwrap_or_default());
     }
     let sql = "SELECT id::text, kind, limit_key, unique_key, payload, created_at, attempt::bigint,
         max_attempts::bigint, claims::bigint, state, started_at, finished_at, result FROM runtime_jobs_finished";
     for row in sqlx::query(sql).fetch_all(pool).await? {
         let mut kept = kept(&row)?;
-        kept.attempts = attempts.remove(&row.try_get::<String, _>(0)?).unwrap_or_default();
+        let id: String = row.try_get(0)?;
+        kept.attempts = attempts.remove(&id).unwrap_or_default();
+        kept.error = errors.remove(&id).unwrap_or_default();
         let state: i32 = row.try_get(9)?;
         let name = ["completed", "dead", "cancelled"].get(usize::try_from(state).unwrap_or(3));
         kept.state = Some((*name.unwrap_or(&"unknown")).to_owned());

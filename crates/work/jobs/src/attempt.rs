@@ -10,6 +10,7 @@ use runtime_kernel::{Carried, Deadline, Error, ErrorKind, Retry, Source, TraceCo
 use runtime_resilience::{RetryPolicy, SharedRng};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::LEASE_LOST;
 use crate::handler::{Handler, JobContext, SNOOZED};
 use crate::job::Failure;
 use crate::queue::Jobs;
@@ -77,7 +78,8 @@ pub(crate) async fn attempt(
     }
 }
 
-/// An internal fault is tried again, since the next deploy may mend it; otherwise the error itself decides.
+/// An internal fault is tried again, since the next deploy may mend it, and so is what was stopped, closed or not there
+/// in time: it says nothing about the job. Whoever lost its lease has not failed either. Otherwise the error decides.
 pub(crate) fn judge(
     error: &Error,
     attempt: u32,
@@ -92,9 +94,7 @@ pub(crate) fn judge(
     }
     let failure = Failure::from(error);
     let retry = match error.retry() {
-        Retry::Never if error.kind() == ErrorKind::Internal || error.kind() == ErrorKind::Timeout => {
-            Retry::Backoff
-        }
+        Retry::Never if of_the_attempt(error) => Retry::Backoff,
         retry => retry,
     };
     if attempt >= max {
@@ -104,8 +104,36 @@ pub(crate) fn judge(
     delay.map_or(Verdict::Dead(failure.clone()), |delay| Verdict::Retry(delay, failure))
 }
 
+/// Whether what went wrong belongs to this attempt and not to the job.
+fn of_the_attempt(error: &Error) -> bool {
+    let passing = [ErrorKind::Internal, ErrorKind::Timeout, ErrorKind::Unavailable, ErrorKind::Cancelled];
+    passing.contains(&error.kind()) || error.code() == LEASE_LOST
+}
+
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     Error::new(ErrorKind::Internal, "jobs.panicked", "the handler panicked").with_source(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{JobId, JobsError};
+
+    #[test]
+    fn what_belongs_to_the_attempt_does_not_end_the_job() {
+        let error = |kind| Error::new(kind, "test.failed", "on purpose").with_retry(Retry::Never);
+        let judged = |error: Error, attempt| {
+            judge(&error, attempt, 3, &RetryPolicy::default(), &mut SharedRng::from_os())
+        };
+        for kind in ErrorKind::ALL {
+            let passing = ["internal", "timeout", "unavailable", "cancelled"].contains(&kind.as_str());
+            let again = matches!(judged(error(kind), 1), Verdict::Retry(..));
+            assert_eq!(again, passing, "{kind}");
+        }
+        let lost = || Error::from(JobsError::LeaseLost(JobId::from(runtime_kernel::Uuid::nil())));
+        assert!(matches!(judged(lost(), 1), Verdict::Retry(..)));
+        assert!(matches!(judged(lost(), 3), Verdict::Dead(_)));
+    }
 }

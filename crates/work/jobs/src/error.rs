@@ -8,6 +8,9 @@ use crate::flow::FlowError;
 use crate::job::JobId;
 use crate::links::BatchId;
 
+/// The code of [`JobsError::LeaseLost`].
+pub(crate) const LEASE_LOST: &str = "jobs.lease_lost";
+
 /// What can go wrong when jobs are enqueued, looked up or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -93,7 +96,7 @@ impl Classify for JobsError {
             Self::TooLarge { .. } => "jobs.payload_too_large",
             Self::NotFound(_) => "jobs.not_found",
             Self::WrongState { .. } => "jobs.wrong_state",
-            Self::LeaseLost(_) => "jobs.lease_lost",
+            Self::LeaseLost(_) => LEASE_LOST,
             Self::NoBatch(_) => "jobs.no_batch",
             Self::BatchOver(_) => "jobs.batch_over",
             Self::Flow(_) => "jobs.flow_invalid",

@@ -32,6 +32,7 @@ fn good() -> (Vec<Record>, Ending) {
             attempts_used: (1, 3),
             result_fence: Some(fence),
             attempts: vec![Attempt { number: 1, began: start + 20, ended: start + 70 }],
+            error: String::new(),
         });
     }
     history.push(Record { at: 5, event: Event::Undone { job: 9 } });

@@ -47,12 +47,14 @@ impl SqlStore {
                 return Ok(Pulse::default());
             }
             let now = clock(tx.dialect(), "$1");
-            // Locked in the order reports lock them: an update alone takes them as they lie.
+            // Locked in the order reports lock them: an update alone takes them as they lie. The time is read once all
+            // are locked: a lease that ran out while another was waited for is over, and its jobs have been told so.
             let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
             let sql = format!(
-                "WITH held AS (SELECT id FROM runtime_jobs_leases WHERE id IN ({listed}) ORDER BY id {lock})
-                 UPDATE runtime_jobs_leases SET until = {now} + $2 WHERE id IN (SELECT id FROM held) AND until >= {now}
-                 RETURNING id, ended"
+                "WITH held AS (SELECT id FROM runtime_jobs_leases WHERE id IN ({listed}) ORDER BY id {lock}),
+                 locked AS (SELECT {now} AS at FROM (SELECT count(*) FROM held) AS every)
+                 UPDATE runtime_jobs_leases SET until = (SELECT at FROM locked) + $2
+                 WHERE id IN (SELECT id FROM held) AND until >= (SELECT at FROM locked) RETURNING id, ended"
             );
             let extended = on_connection!(tx, conn => {
                 let rows = sqlx::query(AssertSqlSafe(sql.clone()))

@@ -75,12 +75,16 @@ impl House {
 }
 
 async fn claim(store: &SqlStore) -> Vec<Claimed> {
+    claim_for(store, Duration::from_secs(30)).await
+}
+
+async fn claim_for(store: &SqlStore, lease: Duration) -> Vec<Claimed> {
     let request = ClaimRequest {
         worker: "w".to_owned(),
         queues: vec!["default".to_owned()],
         kinds: vec!["a".to_owned()],
         max: 10,
-        lease: Duration::from_secs(30),
+        lease,
         limits: BTreeMap::new(),
     };
     store.claim(&request).await.unwrap()
@@ -213,6 +217,35 @@ async fn a_cancel_that_comes_while_its_job_ends_is_told_so_and_leaves_nothing() 
     let told = cancel.await.unwrap();
     assert!(matches!(told, Err(JobsError::WrongState { .. })), "{told:?}");
     assert_eq!(house.count("SELECT count(*) FROM runtime_jobs_cancels").await, 0);
+}
+
+/// Else a job could be told that its lease is over, and what it says of that be taken for its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_held_up_by_one_lease_does_not_bring_back_another_that_has_run_out() {
+    let house = House::new().await;
+    house.enqueue().await;
+    let first = house.claim().await;
+    house.jobs.enqueue(&House::context(), NewJob::new("a", json!(null))).await.unwrap();
+    let second = claim_for(&house.store, Duration::from_millis(500)).await;
+    // The plans of a busy server, not those of an empty table.
+    sqlx::query("ANALYZE runtime_jobs_leases").execute(house.db.postgres().unwrap()).await.unwrap();
+    let mut held_up = house.begin().await;
+    let lock = "SELECT id FROM runtime_jobs_leases WHERE id = $1 FOR UPDATE";
+    sqlx::query(lock).bind(first[0].fence as i64).execute(&mut *held_up).await.unwrap();
+    let (store, held) = (house.store.clone(), [first[0].fence, second[0].fence]);
+    let beat = async move { store.heartbeat("w", &["a".to_owned()], &held, Duration::from_secs(60)).await };
+    let beat = tokio::spawn(beat);
+    house.blocked(1).await;
+    let over = "SELECT count(*) FROM runtime_jobs_leases WHERE until < extract(epoch FROM clock_timestamp()) * 1000000";
+    runtime_testkit::until("the second lease to be over", async || house.count(over).await == 1)
+        .await
+        .unwrap();
+    let keep =
+        async |job: &Claimed| house.store.keep_progress(job.id, job.fence, Some(&json!(1)), None).await;
+    assert!(matches!(keep(&second[0]).await, Err(JobsError::LeaseLost(id)) if id == second[0].id));
+    held_up.rollback().await.unwrap();
+    assert_eq!(beat.await.unwrap().unwrap().held, [first[0].fence]);
+    assert!(matches!(keep(&second[0]).await, Err(JobsError::LeaseLost(_))), "it stays over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
