@@ -231,9 +231,9 @@ async fn a_heartbeat_held_up_by_one_lease_does_not_bring_back_another_that_has_r
     sqlx::query("ANALYZE runtime_jobs_leases").execute(house.db.postgres().unwrap()).await.unwrap();
     let mut held_up = house.begin().await;
     let lock = "SELECT id FROM runtime_jobs_leases WHERE id = $1 FOR UPDATE";
-    sqlx::query(lock).bind(first[0].fence as i64).execute(&mut *held_up).await.unwrap();
+    sqlx::query(lock).bind(first[0].fence.cast_signed()).execute(&mut *held_up).await.unwrap();
     let (store, held) = (house.store.clone(), [first[0].fence, second[0].fence]);
-    let beat = async move { store.heartbeat("w", &["a".to_owned()], &held, Duration::from_secs(60)).await };
+    let beat = async move { store.heartbeat("w", &["a".to_owned()], &held, Duration::from_mins(1)).await };
     let beat = tokio::spawn(beat);
     house.blocked(1).await;
     let over = "SELECT count(*) FROM runtime_jobs_leases WHERE until < extract(epoch FROM clock_timestamp()) * 1000000";
