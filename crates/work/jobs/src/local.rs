@@ -118,15 +118,28 @@ impl Local {
 
     /// The next job and its token; none when the runner should go home.
     fn next(&self) -> Option<(Claimed, CancellationToken)> {
+        let mut late = Vec::new();
+        let next = self.next_or_late(&mut late);
+        if !late.is_empty() {
+            self.add_reports(late);
+        }
+        next
+    }
+
+    /// The same; jobs whose lease may have run out are not begun, but given back, in case it has not.
+    fn next_or_late(&self, late: &mut Vec<Report>) -> Option<(Claimed, CancellationToken)> {
         let mut state = self.lock();
         while let Some(job) = state.queue.pop_front() {
             if state.queue.len() == state.low {
                 self.room.notify_one();
             }
-            let over = state.until.get(&job.fence).is_some_and(|until| *until <= self.jobs.clock().now());
-            if over || state.lost.contains(&job.fence) {
+            if state.lost.contains(&job.fence) {
                 // Somebody else's by now.
                 state.leave(&job);
+                continue;
+            }
+            if state.until.get(&job.fence).is_some_and(|until| *until <= self.jobs.clock().now()) {
+                late.push(given_back(job.id, job.fence));
                 continue;
             }
             let cancelled = CancellationToken::new();

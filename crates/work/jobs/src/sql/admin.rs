@@ -366,7 +366,7 @@ async fn finished(
 ) -> Result<Vec<(Row, End)>, JobsError> {
     let state = state.map_or_else(|| "1 = 1".to_owned(), |state| format!("state = {}", state_number(state)));
     let id = uuid_type(tx.dialect());
-    let lock = if lock { super::locking(tx.dialect()) } else { "" };
+    let lock = if lock && tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
     let sql = format!(
         "SELECT {FINISHED} FROM runtime_jobs_finished WHERE {FITS} AND (CAST($4 AS {id}) IS NULL OR id < $4) \
          AND (CAST($6 AS {id}) IS NULL OR id = $6) AND {state} AND {} ORDER BY id DESC LIMIT $5 {lock}",

@@ -1,9 +1,10 @@
 //! Batches and links as people and handlers see them: how they stand, cancelled, redriven, forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
-use runtime_db::{Dialect, Tx, on_connection};
+use runtime_db::{DbError, Dialect, Tx, on_connection};
 use runtime_kernel::Uuid;
 
 use super::awaiting::{Change, among, change_groups, listed, memberships, waits};
@@ -15,6 +16,10 @@ use crate::error::JobsError;
 use crate::job::{Failure, JobId, JobState};
 use crate::links::{Batch, BatchId, Links, Prerequisite, Trigger};
 use crate::store::{PREREQUISITE_FAILED, Retention, prerequisite_forgotten, rank};
+
+/// How long, and how often, a cancelled batch waits for a member that is on its way.
+const MOVING: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 100;
 
 impl SqlStore {
     pub(super) async fn read_batch(
@@ -91,21 +96,40 @@ impl SqlStore {
         Ok(links)
     }
 
-    /// Closes a batch and cancels members, at most so many. One statement takes each table's, so that a claim that has some
-    /// of them keeps them: the next call asks those to stop.
+    /// Closes a batch and cancels members, at most so many; 0 when none is left that was not asked before.
     pub(super) async fn stop_batch(
         &self,
-        tx: &mut Tx,
         id: BatchId,
         tenant: Option<&str>,
         max: u32,
     ) -> Result<u64, JobsError> {
-        let (now, group) = (self.now(tx).await?, id.as_uuid());
-        let sql = "UPDATE runtime_jobs_groups SET closed = 1 WHERE id = $1 AND batch = 1 RETURNING tenant";
-        let owner: Option<String> = on_connection!(tx, conn => sqlx::query_scalar(sql).bind(group).fetch_optional(&mut *conn).await?)?;
-        if owner.is_none_or(|owner| tenant.is_some_and(|tenant| tenant != owner)) {
-            return Err(JobsError::NoBatch(id));
+        // Of its own: reports of members lock their leases and then the batch, what follows does it the other way round.
+        let close = async |mut tx: Tx| {
+            let tx = &mut tx;
+            let sql =
+                "UPDATE runtime_jobs_groups SET closed = 1 WHERE id = $1 AND batch = 1 RETURNING tenant";
+            let owner: Option<String> = on_connection!(tx, conn => sqlx::query_scalar(sql).bind(id.as_uuid()).fetch_optional(&mut *conn).await?)?;
+            if owner.is_none_or(|owner| tenant.is_some_and(|tenant| tenant != owner)) {
+                return Err(JobsError::NoBatch(id));
+            }
+            Ok(())
+        };
+        self.db.transaction(&self.context(), close).await?;
+        for _ in 0..LOOKS {
+            let take = async |mut tx: Tx| self.stop_members(&mut tx, id.as_uuid(), max).await;
+            let (count, moving) = self.db.transaction(&self.context(), take).await?;
+            if count > 0 || !moving {
+                return Ok(count);
+            }
+            self.db.clock().sleep(MOVING).await;
         }
+        Err(DbError::Busy.into())
+    }
+
+    /// Says how many, and whether there is one that was seen nowhere: on its way from one table to another, or in the hands of
+    /// a claim that is not over.
+    async fn stop_members(&self, tx: &mut Tx, group: Uuid, max: u32) -> Result<(u64, bool), JobsError> {
+        let now = self.now(tx).await?;
         let mut taken: Vec<(Table, Row)> = Vec::new();
         for table in Table::ALL {
             let left = i64::from(max) - i64::try_from(taken.len()).unwrap_or(i64::MAX);
@@ -130,11 +154,13 @@ impl SqlStore {
         write_finished(tx, &ends).await?;
         let ended = taken.iter().map(|(_, row)| (row.id, JobState::Cancelled)).collect();
         self.tell_waiters(tx, ended, now).await?;
-        let mut count = taken.len() as u64;
-        if count == 0 {
-            count = ask_running(tx, group).await?;
+        if !taken.is_empty() {
+            return Ok((taken.len() as u64, false));
         }
-        Ok(count)
+        let sql = "SELECT open FROM runtime_jobs_groups WHERE id = $1";
+        let open: Option<i64> = on_connection!(tx, conn => sqlx::query_scalar(sql).bind(group).fetch_optional(&mut *conn).await?)?;
+        let (asked, running) = ask_running(tx, group).await?;
+        Ok((asked, open.is_some_and(|open| open > running)))
     }
 
     /// Counts redriven jobs as open again, and lets those wait again that were cancelled because one of them had failed.
@@ -179,10 +205,11 @@ impl SqlStore {
         if jobs.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let lock = super::locking(tx.dialect());
+        // Who is just being waited for by a new one is locked by that: it is not to be left out.
+        let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
         let sql = format!(
             "SELECT {FINISHED} FROM runtime_jobs_finished WHERE id {} AND state = {} AND result LIKE $2
-             ORDER BY id {lock}",
+             ORDER BY id DESC {lock}",
             among(tx.dialect()),
             state_number(JobState::Cancelled)
         );
@@ -328,9 +355,9 @@ async fn take_members(tx: &mut Tx, table: Table, group: Uuid, max: i64) -> Resul
     Ok(rows)
 }
 
-/// Asks the members of a batch that run to stop; says how many had not been asked before.
-async fn ask_running(tx: &mut Tx, group: Uuid) -> Result<u64, JobsError> {
-    let mut asked = 0;
+/// Asks the members of a batch that run to stop; says how many had not been asked before, and how many there are.
+async fn ask_running(tx: &mut Tx, group: Uuid) -> Result<(u64, i64), JobsError> {
+    let (mut asked, mut running_now) = (0, 0);
     for standing in lease::all(tx, None).await? {
         let running: Vec<Uuid> =
             standing.lease.open(&standing.ended).filter(|row| row.linked).map(|row| row.id).collect();
@@ -349,6 +376,7 @@ async fn ask_running(tx: &mut Tx, group: Uuid) -> Result<u64, JobsError> {
             if !lease::lock_any(tx, standing.lease.id, place).await? {
                 continue;
             }
+            running_now += 1;
             let sql = "INSERT INTO runtime_jobs_cancels (job_id, lease) VALUES ($1, $2)
                 ON CONFLICT (job_id) DO UPDATE SET lease = excluded.lease WHERE runtime_jobs_cancels.lease <> excluded.lease";
             asked += on_connection!(tx, conn => {
@@ -356,5 +384,5 @@ async fn ask_running(tx: &mut Tx, group: Uuid) -> Result<u64, JobsError> {
             })?;
         }
     }
-    Ok(asked)
+    Ok((asked, running_now))
 }

@@ -16,7 +16,7 @@ use crate::store::{ClaimRequest, Claimed, Probe};
 const DUE: u32 = 2000;
 
 /// The one lane of what waits for its time.
-const ALL: i64 = 0;
+pub(super) const ALL: i64 = 0;
 
 /// Makes the rest of the transaction use the index: what the planner believes about a table that fills and empties all
 /// day is seldom true. Said within another statement, for it to cost no round trip.

@@ -157,6 +157,8 @@ impl SqlStore {
             on_connection!(tx, conn => sqlx::query(sql).bind(before).execute(&mut *conn).await?.rows_affected())?;
         }
         self.forget_batches(tx, retention, now, max).await?;
+        // Claims open those that a pace had closed only where there is a pace: it may have been taken out of use.
+        self.open_slots(tx).await?;
         super::slots::forget_slots(tx, now).await?;
         Ok(pruned)
     }

@@ -135,11 +135,9 @@ impl SqlStore {
         let mut holders: HashMap<JobId, JobId> = HashMap::new();
         let (mut done, mut fresh) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         let mut words = Words::default();
-        for insert in jobs {
-            let holder = match &insert.job.unique_key {
-                Some(key) => self.take_key(tx, insert, key).await?,
-                None => None,
-            };
+        let mut taken = self.holders(tx, jobs).await?;
+        for (place, insert) in jobs.iter().enumerate() {
+            let holder = taken.remove(&place);
             done.push(Enqueued { id: holder.unwrap_or(insert.id), duplicate: holder.is_some() });
             if let Some(holder) = holder {
                 holders.insert(insert.id, holder);

@@ -340,8 +340,7 @@ impl JobStore for SqlStore {
     }
 
     async fn cancel_batch(&self, id: BatchId, tenant: Option<&str>, max: u32) -> Result<u64, JobsError> {
-        let stop = async |mut tx: Tx| self.stop_batch(&mut tx, id, tenant, max).await;
-        self.db.transaction(&self.context(), stop).await
+        self.stop_batch(id, tenant, max).await
     }
 
     async fn load(&self, queue: &str, most: u64) -> Result<Load, JobsError> {

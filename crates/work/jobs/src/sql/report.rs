@@ -7,6 +7,7 @@ use runtime_db::sqlx::{self, AssertSqlSafe, Row as _};
 use runtime_db::{Dialect, Tx, on_connection};
 use runtime_kernel::Uuid;
 
+use super::claim::ALL;
 use super::lease::Lease;
 use super::row::{End, Ended, Row, micros};
 use super::slots::{Key, Left};
@@ -309,6 +310,9 @@ impl<'a> Changes<'a> {
             for row in &mut self.waiting {
                 row.linked |= self.linked.contains(&row.id);
             }
+        }
+        for row in &self.waiting {
+            store.due.arrived(ALL, row.run_at);
         }
         write_waiting(tx, Table::Later, &self.waiting).await?;
         store.leave(tx, &self.left).await?;

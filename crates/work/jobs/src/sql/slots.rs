@@ -338,10 +338,13 @@ impl SqlStore {
                 sqlx::query(AssertSqlSafe(sql.clone())).bind(&listed).execute(&mut *conn).await?.rows_affected()
             })?;
         }
+        // The time is read once all are locked: a pace is not to be measured from before a wait.
         let sql = format!(
-            "SELECT s.lane, s.limit_key, s.running, s.promoted, s.parked, s.tat, s.open_at, s.concurrency, s.pace,
-             s.tolerance, {} FROM runtime_jobs_slots s JOIN ({keys}) AS k ON s.lane = k.lane AND s.limit_key = k.limit_key
-             ORDER BY s.lane, s.limit_key {lock}",
+            "WITH locked AS (SELECT s.lane, s.limit_key, s.running, s.promoted, s.parked, s.tat, s.open_at, s.concurrency,
+             s.pace, s.tolerance FROM runtime_jobs_slots s JOIN ({keys}) AS k ON s.lane = k.lane
+             AND s.limit_key = k.limit_key ORDER BY s.lane, s.limit_key {lock}),
+             clock AS (SELECT {} AS now FROM (SELECT count(*) FROM locked) AS every)
+             SELECT locked.*, (SELECT now FROM clock) FROM locked",
             clock(tx.dialect(), "$2")
         );
         let rows = on_connection!(tx, conn => {
@@ -424,8 +427,11 @@ async fn save(tx: &mut Tx, locked: &Locked) -> Result<(), JobsError> {
 
 /// Forgets slots nothing depends on any more.
 pub(super) async fn forget_slots(tx: &mut Tx, now: i64) -> Result<(), JobsError> {
-    let sql =
-        "DELETE FROM runtime_jobs_slots WHERE running = 0 AND promoted = 0 AND parked = 0 AND tat <= $1";
-    on_connection!(tx, conn => sqlx::query(sql).bind(now).execute(&mut *conn).await?.rows_affected())?;
+    let sql = format!(
+        "DELETE FROM runtime_jobs_slots WHERE (lane, limit_key) IN (SELECT lane, limit_key FROM runtime_jobs_slots
+         WHERE running = 0 AND promoted = 0 AND parked = 0 AND tat <= $1 ORDER BY lane, limit_key {})",
+        locking(tx.dialect())
+    );
+    on_connection!(tx, conn => sqlx::query(AssertSqlSafe(sql.clone())).bind(now).execute(&mut *conn).await?.rows_affected())?;
     Ok(())
 }

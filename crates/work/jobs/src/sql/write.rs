@@ -1,6 +1,7 @@
 //! Puts jobs into their tables: as they are enqueued, as they wait again, as they end.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use runtime_db::sqlx::{self, AssertSqlSafe};
@@ -88,11 +89,9 @@ impl SqlStore {
         }
         let mut done = Vec::with_capacity(jobs.len());
         let mut fresh = Vec::with_capacity(jobs.len());
-        for insert in jobs {
-            let holder = match &insert.job.unique_key {
-                Some(key) => self.take_key(tx, insert, key).await?,
-                None => None,
-            };
+        let mut holders = self.holders(tx, jobs).await?;
+        for (place, insert) in jobs.iter().enumerate() {
+            let holder = holders.remove(&place);
             done.push(Enqueued { id: holder.unwrap_or(insert.id), duplicate: holder.is_some() });
             if holder.is_none() {
                 fresh.push(insert);
@@ -195,16 +194,26 @@ impl SqlStore {
         }
     }
 
-    /// Takes a job's unique key, or says who has it.
-    pub(super) async fn take_key(
+    /// Takes the unique keys of these jobs, in one order for all who do; says who has those that are taken, by place.
+    pub(super) async fn holders(
         &self,
         tx: &mut Tx,
-        insert: &Insert,
-        key: &str,
-    ) -> Result<Option<JobId>, JobsError> {
-        let key = unique_name(&insert.origin.tenant, &insert.job.kind, key);
-        let job = &insert.job;
-        self.take(tx, &key, insert.id, job.unique_for.map(micros), job.unique_until_started).await
+        jobs: &[Insert],
+    ) -> Result<BTreeMap<usize, JobId>, JobsError> {
+        let mut keyed = BTreeMap::new();
+        for (place, insert) in jobs.iter().enumerate() {
+            if let Some(key) = &insert.job.unique_key {
+                keyed.insert((unique_name(&insert.origin.tenant, &insert.job.kind, key), place), insert);
+            }
+        }
+        let mut holders = BTreeMap::new();
+        for ((key, place), insert) in keyed {
+            let (job, id) = (&insert.job, insert.id);
+            let period = job.unique_for.map(micros);
+            let holder = self.take(tx, &key, id, period, job.unique_until_started).await?;
+            holders.extend(holder.map(|holder| (place, holder)));
+        }
+        Ok(holders)
     }
 
     /// Takes a unique key for a job, until it ends, for a period, or while it waits; `None` when it has it now, else who has.
@@ -217,8 +226,12 @@ impl SqlStore {
         waiting: bool,
     ) -> Result<Option<JobId>, JobsError> {
         let now = clock(tx.dialect(), "$4");
+        // Who has it until its end or for a period is not locked: its end is not to wait for this transaction's. Who has it
+        // until it begins is, so that it sees what this transaction commits.
         let take = format!(
-            "INSERT INTO runtime_jobs_unique (unique_key, job_id, until, waiting) VALUES ($1, $2, {now} + $3, $5)
+            "INSERT INTO runtime_jobs_unique (unique_key, job_id, until, waiting) SELECT $1, $2, {now} + $3, $5
+             WHERE NOT EXISTS (SELECT 1 FROM runtime_jobs_unique WHERE unique_key = $1 AND waiting = 0
+               AND (until IS NULL OR until > {now}))
              ON CONFLICT (unique_key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until,
              waiting = excluded.waiting
              WHERE runtime_jobs_unique.until <= {now} RETURNING until < {now} + $3 - {LATE}"
@@ -347,12 +360,12 @@ pub(super) async fn give_up_begun(tx: &mut Tx, rows: &[Row]) -> Result<(), JobsE
 
 /// Writes finished jobs, and gives up the unique keys that were theirs for as long as they were unfinished.
 pub(super) async fn write_finished(tx: &mut Tx, rows: &[(&Row, End)]) -> Result<(), JobsError> {
-    for (row, _) in rows {
-        if let Some(key) = &row.unique_key {
-            let sql =
-                "DELETE FROM runtime_jobs_unique WHERE unique_key = $1 AND job_id = $2 AND until IS NULL";
-            on_connection!(tx, conn => sqlx::query(sql).bind(key).bind(row.id).execute(&mut *conn).await?.rows_affected())?;
-        }
+    let mut keys: Vec<(&String, Uuid)> =
+        rows.iter().filter_map(|(row, _)| row.unique_key.as_ref().map(|key| (key, row.id))).collect();
+    keys.sort_unstable();
+    for (key, id) in keys {
+        let sql = "DELETE FROM runtime_jobs_unique WHERE unique_key = $1 AND job_id = $2 AND until IS NULL";
+        on_connection!(tx, conn => sqlx::query(sql).bind(key).bind(id).execute(&mut *conn).await?.rows_affected())?;
     }
     #[cfg(feature = "postgres")]
     if rows.len() >= BULK

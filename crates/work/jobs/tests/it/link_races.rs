@@ -242,3 +242,59 @@ async fn jobs_that_wait_for_nothing_touch_none_of_the_tables_of_those_that_do() 
         .expect("it waits for a table it has no use for");
     other.rollback().await.unwrap();
 }
+
+/// Locks rows as somebody does who has not committed yet.
+async fn hold(house: &House, sql: &'static str) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut tx = house.begin().await;
+    sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    tx
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_somebody_is_just_claiming_is_cancelled_with_its_batch() {
+    let house = House::new().await;
+    let batch = BatchId::new(&SystemClock);
+    let member = insert(job("a").in_batch(batch));
+    let (id, origin) = (member.id, member.origin.clone());
+    house.store.insert_batch(batch, origin, vec![member]).await.unwrap();
+    let claiming = hold(&house, "SELECT id FROM runtime_jobs_ready FOR UPDATE").await;
+    // Reached once all tables of those that wait have been looked through.
+    let looking = hold(&house, "LOCK TABLE runtime_jobs_leases IN ACCESS EXCLUSIVE MODE").await;
+    let jobs = house.jobs.clone();
+    let context = Context::new(Source::Internal, &SystemClock);
+    let cancel = tokio::spawn(async move { jobs.cancel_batch(&context, batch).await });
+    house.blocked(1).await;
+    claiming.rollback().await.unwrap();
+    looking.rollback().await.unwrap();
+    assert_eq!(cancel.await.unwrap().unwrap(), 1);
+    assert_eq!(house.store.get(id, None).await.unwrap().unwrap().state, JobState::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_just_being_waited_for_is_restored_with_what_it_waited_for() {
+    let house = House::new().await;
+    let first = insert(job("a"));
+    let second = insert(job("b").after([first.id]));
+    let (dead_one, waiter) = (first.id, second.id);
+    house.store.insert(vec![first, second]).await.unwrap();
+    end(&house.store, &claim(&house.store, "a", 1).await, dead()).await;
+    let state = async |id| house.store.get(id, None).await.unwrap().unwrap().state;
+    assert_eq!(state(waiter).await, JobState::Cancelled);
+    let context = Context::new(Source::Internal, &SystemClock);
+    let mut enqueueing = house.db.begin(&context).await.unwrap();
+    let third = insert(job("b").after([waiter]));
+    let last = third.id;
+    house.store.insert_in(&mut enqueueing, &[third]).await.unwrap();
+    let store = house.store.clone();
+    let redriven = tokio::spawn(async move {
+        store.redrive(Some(dead_one), &Filter { limit: 1, ..Filter::default() }).await
+    });
+    house.blocked(1).await;
+    enqueueing.commit().await.unwrap();
+    assert_eq!(redriven.await.unwrap().unwrap(), 1);
+    assert_eq!((state(waiter).await, state(last).await), (JobState::Waiting, JobState::Waiting));
+    for kind in ["a", "b", "b"] {
+        end(&house.store, &claim(&house.store, kind, 1).await, done()).await;
+    }
+    assert_eq!(state(last).await, JobState::Completed);
+}

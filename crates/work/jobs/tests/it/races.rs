@@ -8,7 +8,7 @@ use std::time::Duration;
 use runtime_db::{Database, DbConfig, sqlx};
 use runtime_jobs::store::{ClaimRequest, Claimed, JobStore, Receipt, Report, Verdict};
 use runtime_jobs::{
-    Handlers, JobId, JobState, Jobs, JobsConfig, JobsError, NewJob, SqlStore, Worker, migrations,
+    Handlers, JobId, JobState, Jobs, JobsConfig, JobsError, Limit, NewJob, SqlStore, Worker, migrations,
 };
 use runtime_kernel::{Context, Source, SystemClock};
 use runtime_migrate::{MigrateOptions, Migrator};
@@ -246,6 +246,56 @@ async fn a_heartbeat_held_up_by_one_lease_does_not_bring_back_another_that_has_r
     held_up.rollback().await.unwrap();
     assert_eq!(beat.await.unwrap().unwrap().held, [first[0].fence]);
     assert!(matches!(keep(&second[0]).await, Err(JobsError::LeaseLost(_))), "it stays over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pace_is_measured_from_when_its_slot_was_had() {
+    const EVERY: Duration = Duration::from_hours(1);
+    let house = House::new().await;
+    house.enqueue().await;
+    let first = house.claim().await.remove(0);
+    house.complete(&first).await;
+    house.enqueue().await;
+    let slot =
+        "INSERT INTO runtime_jobs_slots (lane, limit_key, running, promoted, parked, tat, pace, tolerance)
+        SELECT lane, limit_key, 0, 0, 0, 0, 0, 0 FROM runtime_jobs_ready ON CONFLICT DO NOTHING";
+    sqlx::query(slot).execute(house.db.postgres().unwrap()).await.unwrap();
+    let mut held_up = house.begin().await;
+    sqlx::query("SELECT tat FROM runtime_jobs_slots FOR UPDATE").execute(&mut *held_up).await.unwrap();
+    let store = house.store.clone();
+    let request = ClaimRequest {
+        worker: "w".to_owned(),
+        queues: vec!["default".to_owned()],
+        kinds: vec!["a".to_owned()],
+        max: 10,
+        lease: Duration::from_secs(30),
+        limits: BTreeMap::from([("a".to_owned(), Limit::rate(1, EVERY))]),
+    };
+    let claim = tokio::spawn(async move { store.claim(&request).await });
+    house.blocked(1).await;
+    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let had_at = house.count(now).await;
+    held_up.commit().await.unwrap();
+    assert_eq!(claim.await.unwrap().unwrap().len(), 1);
+    let full_again = house.count("SELECT max(tat) FROM runtime_jobs_slots").await;
+    let from = full_again - i64::try_from(EVERY.as_micros()).unwrap();
+    assert!(from >= had_at, "begun {} us before it was let in", had_at - from);
+}
+
+/// A report that waited for it would be given up after the statement's time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_duplicate_in_an_open_transaction_does_not_hold_up_the_end_of_who_has_the_key() {
+    let house = House::new().await;
+    let context = House::context();
+    let job = || NewJob::new("a", json!(null)).unique("u");
+    house.jobs.enqueue(&context, job()).await.unwrap();
+    let first = house.claim().await.remove(0);
+    let mut tx = house.db.begin(&context).await.unwrap();
+    let second = house.jobs.enqueue_in(&mut tx, &house.store, &context, job()).await.unwrap();
+    assert!(second.duplicate && second.id == first.id);
+    house.complete(&first).await;
+    tx.commit().await.unwrap();
+    assert!(!house.jobs.enqueue(&context, job()).await.unwrap().duplicate, "the key is free");
 }
 
 #[tokio::test(flavor = "multi_thread")]
