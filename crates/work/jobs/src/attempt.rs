@@ -67,14 +67,15 @@ pub(crate) async fn attempt(
         let about = crate::seal::About { id: job.id, kind: &job.kind, tenant };
         crate::seal::open(jobs.keys.as_deref(), payload, &about)?
     };
-    let work = AssertUnwindSafe(async { handler.handle(handed, payload).await }).catch_unwind();
-    match deadline.run(clock, tracing::Instrument::instrument(work, span)).await {
+    let work = tracing::Instrument::instrument(async { handler.handle(handed, payload).await }, span);
+    // Around the deadline too: what is cut short may panic while it is dropped.
+    match AssertUnwindSafe(deadline.run(clock, work)).catch_unwind().await {
         Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(panicked(&*panic)),
-        Err(_) => {
+        Ok(Err(_)) => {
             let message = format!("the attempt took longer than {limit:?}");
             Err(Error::new(ErrorKind::Timeout, "jobs.timeout", message))
         }
+        Err(panic) => Err(panicked(&*panic)),
     }
 }
 

@@ -377,21 +377,21 @@ async fn one(
 
 #[cfg(test)]
 mod tests {
-    use runtime_kernel::SystemClock;
+    use runtime_kernel::{Clock as _, SystemClock};
     use runtime_resilience::RetryConfig;
 
     use super::*;
     use crate::{JobsConfig, MemoryStore};
 
-    #[tokio::test]
-    async fn a_job_stopped_before_it_begins_is_given_back_unless_somebody_asked() {
+    fn local() -> Local {
         let jobs =
             Jobs::new(MemoryStore::new(SystemClock::shared()), JobsConfig::default(), SystemClock::shared());
         let handlers = Handlers::new().handle_value("a", |_, payload| async { Ok(payload) });
-        let policy = RetryPolicy::new(RetryConfig::default()).unwrap();
-        let mut rng = SharedRng::from_os();
-        let local = Local::new(handlers, jobs, policy, rng.clone());
-        let mut job = Claimed {
+        Local::new(handlers, jobs, RetryPolicy::new(RetryConfig::default()).unwrap(), SharedRng::from_os())
+    }
+
+    fn claimed() -> Claimed {
+        Claimed {
             id: JobId::new(&SystemClock),
             fence: 1,
             kind: "a".into(),
@@ -401,7 +401,27 @@ mod tests {
             attempt: 1,
             max_attempts: 1,
             timeout: None,
-        };
+        }
+    }
+
+    /// Else it would stay open under a lease that is renewed for as long as another of its jobs runs.
+    #[tokio::test]
+    async fn a_job_whose_lease_may_be_over_is_not_begun_but_given_back() {
+        let (local, job) = (Arc::new(local()), claimed());
+        let id = job.id;
+        local.start(vec![job], SystemClock.now(), 0, &mut JoinSet::new());
+        local.lock().runners += 1;
+        assert!(local.next().is_none());
+        let back = local.take_reports(10);
+        assert_eq!(back, [Report { id, fence: 1, verdict: Verdict::Released(Duration::ZERO) }]);
+        assert_eq!(local.leases(), [1], "until it is known what the store says of it");
+        local.forget(&back);
+        assert!(local.leases().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_job_stopped_before_it_begins_is_given_back_unless_somebody_asked() {
+        let (local, mut job, mut rng) = (local(), claimed(), SharedRng::from_os());
         let stopped = CancellationToken::new();
         stopped.cancel();
         let verdict = one(&local, &mut job, stopped.clone(), &mut rng).await;

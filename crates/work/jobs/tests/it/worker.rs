@@ -155,6 +155,27 @@ async fn an_attempt_that_takes_too_long_is_cut_and_tried_again() {
     }
 }
 
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("what the handler held panics");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_when_it_is_cut_short_has_failed_and_holds_nobody_up() {
+    let handler = |_, _| async {
+        let _held = PanicsWhenDropped;
+        std::future::pending().await
+    };
+    let dead =
+        house().work_off_one(handle(handler), a().timeout(Duration::from_secs(3)).max_attempts(2)).await;
+    assert_eq!((dead.state, dead.attempts.len()), (JobState::Dead, 2));
+    let code = |attempt: &runtime_jobs::Attempt| attempt.error.as_ref().unwrap().code.clone();
+    assert!(dead.attempts.iter().all(|attempt| code(attempt) == "jobs.panicked"), "{dead:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_outlasts_its_lease_keeps_it_by_heartbeats() {
     let house = house();
