@@ -173,7 +173,7 @@ pub(super) async fn lock_groups(
     groups: impl Iterator<Item = &Uuid>,
 ) -> Result<BTreeMap<Uuid, Count>, JobsError> {
     let listed = listed(groups)?;
-    let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+    let lock = super::patient_lock(tx.dialect());
     let sql = format!(
         "SELECT id, open, dead + cancelled, cause FROM runtime_jobs_groups WHERE id {} ORDER BY id {lock}",
         among(tx.dialect())

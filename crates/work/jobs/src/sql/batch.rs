@@ -206,7 +206,7 @@ impl SqlStore {
             return Ok(BTreeMap::new());
         }
         // Who is just being waited for by a new one is locked by that: it is not to be left out.
-        let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+        let lock = super::patient_lock(tx.dialect());
         let sql = format!(
             "SELECT {FINISHED} FROM runtime_jobs_finished WHERE id {} AND state = {} AND result LIKE $2
              ORDER BY id DESC {lock}",

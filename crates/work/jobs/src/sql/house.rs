@@ -49,7 +49,7 @@ impl SqlStore {
             let now = clock(tx.dialect(), "$1");
             // Locked in the order reports lock them: an update alone takes them as they lie. The time is read once all
             // are locked: a lease that ran out while another was waited for is over, and its jobs have been told so.
-            let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+            let lock = super::patient_lock(tx.dialect());
             let sql = format!(
                 "WITH held AS (SELECT id FROM runtime_jobs_leases WHERE id IN ({listed}) ORDER BY id {lock}),
                  locked AS (SELECT {now} AS at FROM (SELECT count(*) FROM held) AS every)

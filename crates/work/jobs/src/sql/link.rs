@@ -309,7 +309,7 @@ async fn ended(tx: &mut Tx, jobs: &BTreeSet<Uuid>) -> Result<Vec<(Uuid, JobState
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+    let lock = super::patient_lock(tx.dialect());
     let sql = format!(
         "SELECT id, state, tenant FROM runtime_jobs_finished WHERE id {} ORDER BY id {lock}",
         among(tx.dialect())
@@ -327,7 +327,7 @@ async fn ended(tx: &mut Tx, jobs: &BTreeSet<Uuid>) -> Result<Vec<(Uuid, JobState
 
 /// A batch's tenant and whether it takes no more jobs; locked.
 async fn batch_of(tx: &mut Tx, id: Uuid) -> Result<Option<(String, bool)>, JobsError> {
-    let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+    let lock = super::patient_lock(tx.dialect());
     let sql = format!(
         "SELECT tenant, CASE WHEN open = 0 OR closed = 1 THEN 1 ELSE 0 END FROM runtime_jobs_groups
          WHERE id = $1 AND batch = 1 {lock}"

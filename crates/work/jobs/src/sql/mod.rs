@@ -214,7 +214,15 @@ fn clock(dialect: Dialect, parameter: &str) -> String {
     }
 }
 
-/// What locks the rows a statement finds, where there are other writers.
+/// What locks the rows a statement finds, and waits for who has them, where there are other writers.
+fn patient_lock(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Sqlite => "",
+        Dialect::Postgres => "FOR UPDATE",
+    }
+}
+
+/// The same, without those somebody else has.
 fn locking(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => "",

@@ -120,7 +120,7 @@ impl SqlStore {
         let distinct: HashSet<i64> = ids.iter().copied().collect();
         let mut distinct: Vec<String> = distinct.iter().map(ToString::to_string).collect();
         distinct.sort_unstable();
-        let lock = if tx.dialect() == Dialect::Postgres { "FOR UPDATE" } else { "" };
+        let lock = super::patient_lock(tx.dialect());
         let now = clock(tx.dialect(), "$1");
         let listed = if tx.dialect() == Dialect::Postgres {
             "(SELECT unnest(string_to_array($2, ','))::bigint)".to_owned()
