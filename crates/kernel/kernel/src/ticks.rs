@@ -61,10 +61,13 @@ impl Ticks {
         match &self.0 {
             #[cfg(feature = "tsc")]
             Source::Counter { clock, start } => clock.delta_as_nanos(*start, clock.raw()) + 1,
-            Source::Clock { clock, start } => {
-                let since = clock.now().saturating_duration_since(*start);
-                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX >> 3) + 1
-            }
+            Source::Clock { clock, start } => since(clock, *start),
         }
     }
+}
+
+#[inline(never)]
+fn since(clock: &SharedClock, start: Instant) -> u64 {
+    let since = clock.now().saturating_duration_since(start);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX >> 3) + 1
 }

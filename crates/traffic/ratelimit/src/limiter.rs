@@ -250,22 +250,41 @@ impl<S: BuildHasher> RateLimiter<S> {
 type Place<'a> = (Option<Found<'a>>, Option<Held<'a>>);
 
 impl<S> Inner<S> {
-    /// The common case, small enough to be compiled into its caller: the key has its slot, plain and at this rate.
+    /// The common case, small enough to be compiled into its caller: the key's slot is in its home line, plain and of
+    /// this rate.
     #[inline]
     pub(crate) fn take(&self, ask: Ask) -> Result<Standing, LimitError> {
         let Ask { hash, rate, cost } = ask;
         // The memory is asked for first and the clock read while it comes.
-        let mut found = self.table.find(hash);
+        let at_home = self.table.at_home(hash, rate.code());
         let now = self.ticks.now();
         // Nothing, or more than fits, is judged elsewhere.
+        if let Some((word, seen)) = at_home
+            && cost.wrapping_sub(1) < rate.burst()
+            && is_plain(seen)
+            && let Ok(next) = admit(seen, now, rate.nanos().wrapping_mul(u64::from(cost)), rate.tolerance())
+            && word.replace(seen, next)
+        {
+            return Ok(Standing::new(next - now, rate));
+        }
+        self.take_elsewhere(ask, now)
+    }
+
+    /// The same wherever the slot is, and however often it changes meanwhile.
+    #[inline(never)]
+    fn take_elsewhere(&self, ask: Ask, now: u64) -> Result<Standing, LimitError> {
+        let Ask { hash, rate, cost } = ask;
         if cost.wrapping_sub(1) < rate.burst() {
-            let increment = rate.nanos().wrapping_mul(u64::from(cost));
-            while let Some(at) = found.filter(|at| is_plain(at.word) && at.code == rate.code()) {
-                let Ok(next) = admit(at.word, now, increment, rate.tolerance()) else { break };
-                if at.slot.word.replace(at.word, next) {
-                    return Ok(Standing::new(next - now, rate));
+            let plain = |found: &Found<'_>| is_plain(found.word) && found.code == rate.code();
+            while let Some(found) = self.table.find(hash).filter(plain) {
+                match admit(found.word, now, rate.nanos() * u64::from(cost), rate.tolerance()) {
+                    Ok(next) if found.slot.word.replace(found.word, next) => {
+                        return Ok(Standing::new(next - now, rate));
+                    }
+                    Ok(_) => {}
+                    // A refusal writes nothing, so it needs no hold.
+                    Err(wait) => return Err(exceeded(wait, found.word, now, rate)),
                 }
-                found = self.table.find(hash);
             }
         }
         self.take_slowly(ask, now)
@@ -274,7 +293,7 @@ impl<S> Inner<S> {
     #[cold]
     #[inline(never)]
     fn take_slowly(&self, ask: Ask, now: u64) -> Result<Standing, LimitError> {
-        let Ask { hash, rate, cost } = ask;
+        let Ask { rate, cost, .. } = ask;
         if cost > rate.burst() {
             return Err(LimitError::LargerThanBucket { cost, burst: rate.burst() });
         }
@@ -282,14 +301,6 @@ impl<S> Inner<S> {
             return self.seen(ask);
         }
         let increment = rate.nanos() * u64::from(cost);
-        // A refusal writes nothing, so it needs no hold.
-        if let Some(found) = self.table.find(hash)
-            && is_plain(found.word)
-            && found.code == rate.code()
-            && let Err(wait) = admit(found.word, now, increment, rate.tolerance())
-        {
-            return Err(exceeded(wait, found.word, now, rate));
-        }
         self.with_bucket(ask, now, |bucket| take_held(bucket, rate, increment, now))?
     }
 

@@ -1,6 +1,6 @@
 //! A bounded table of buckets without keys: a slot is a key's tag and its word, sixteen bytes.
 //!
-//! A key is known by 48 bits of a keyed hash beside the place the other bits send it to, so two keys share a bucket
+//! A key is known by 47 bits of a keyed hash beside the place the other bits send it to, so two keys share a bucket
 //! about once in 10^13 look-ups; sharing makes a limit stricter, never looser. A slot is given to another key only
 //! when its bucket is full again, for then forgetting it changes nothing. Slots never become empty again, and a new
 //! key takes the first empty one of its window, so a search may stop at an empty slot.
@@ -12,10 +12,11 @@ use crate::history::History;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::word::{BUSY, Held, Word, time};
 
-/// Slots in a cache line, and lines in a window.
+/// Slots in a cache line, lines in a window, and how many of them are asked for at once behind the home line.
 // Loom explores every order of events, so it gets the smallest table there is.
 const IN_LINE: usize = if cfg!(runtime_loom) { 1 } else { 4 };
-const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 16 };
+const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 15 };
+const GROUP: usize = 7;
 /// Three slots for two keys: full, nine keys of ten are in their home line and two in a hundred thousand find no room.
 const ROOM: [usize; 2] = [3, 2];
 const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
@@ -68,10 +69,6 @@ impl Slot {
     /// The slot's word, if it is this key's.
     #[inline]
     fn read(&self, hash: u64, index: usize) -> Option<Found<'_>> {
-        let key = self.key.load(Ordering::Relaxed);
-        if tag(key) != tag_of(hash) || key == 0 {
-            return None;
-        }
         let word = self.word.load();
         // Only now is it certain that the word was this key's: a slot changes hands before its word does.
         let key = self.key();
@@ -93,24 +90,27 @@ impl Slot {
 }
 
 impl Line {
-    /// The key's slot of this line.
+    /// The slot whose key says just this, tag and rate code, with its word.
     #[inline]
-    fn find(&self, hash: u64, line: usize) -> Option<Found<'_>> {
+    fn matching(&self, key: u64) -> Option<(&Word, u64)> {
         // All are compared before anything is decided: which one it is cannot be predicted.
-        let (wanted, mut at) = (tag_of(hash), IN_LINE);
+        let mut at = IN_LINE;
         for (nth, slot) in self.0.iter().enumerate() {
-            at = if tag(slot.key.load(Ordering::Relaxed)) == wanted { nth } else { at };
+            at = if slot.key.load(Ordering::Relaxed) == key { nth } else { at };
         }
-        self.0.get(at)?.read(hash, line * IN_LINE + at)
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.iter().all(|slot| slot.key.load(Ordering::Relaxed) != 0)
+        let slot = self.0.get(at)?;
+        let word = slot.word.load();
+        (slot.key() == key).then_some((&slot.word, word))
     }
 }
 
+/// Never 0: that is an empty slot.
 fn tag_of(hash: u64) -> u64 {
-    hash & 0xffff_ffff_ffff
+    hash & 0xffff_ffff_ffff | 1
+}
+
+fn key_of(hash: u64, code: u16) -> u64 {
+    tag_of(hash) << 16 | u64::from(code)
 }
 
 /// The slot of its home line that a key takes if it is free.
@@ -168,28 +168,32 @@ impl Table {
         slots.clone().skip(preferred).take(1).chain(slots)
     }
 
-    /// The key's slot, if it has one.
+    /// The word of the key's slot, if that is in its home line and of this rate: so it is nine times of ten.
     #[inline]
-    pub(crate) fn find(&self, hash: u64) -> Option<Found<'_>> {
-        let home = self.home(hash);
-        self.lines.get(home)?.find(hash, home).or_else(|| self.find_elsewhere(hash, home))
+    pub(crate) fn at_home(&self, hash: u64, code: u16) -> Option<(&Word, u64)> {
+        self.lines.get(self.home(hash))?.matching(key_of(hash, code))
     }
 
-    /// The key was pushed aside by those that came before it.
-    #[inline]
-    fn find_elsewhere(&self, hash: u64, home: usize) -> Option<Found<'_>> {
-        let mut lines = self.lines.get(home..home + WINDOW)?.iter().enumerate();
-        // Who comes first takes the first empty slot: behind one nobody has gone on.
-        let mut full = lines.next().is_some_and(|(_, home)| home.is_full());
-        for (nth, line) in lines {
-            if !full {
-                break;
+    /// The key's slot, if it has one.
+    pub(crate) fn find(&self, hash: u64) -> Option<Found<'_>> {
+        let home = self.home(hash);
+        let (own, others) = self.lines.get(home..home + WINDOW)?.split_first()?;
+        let mut first = home * IN_LINE;
+        // The lines of a group come from memory at the same time, where one after the other would wait for each.
+        for lines in std::iter::once(std::slice::from_ref(own)).chain(others.chunks(GROUP)) {
+            let (mut at, mut full) = (usize::MAX, true);
+            for (nth, slot) in lines.iter().flat_map(|line| &line.0).enumerate() {
+                let key = slot.key.load(Ordering::Relaxed);
+                at = if tag(key) == tag_of(hash) { nth } else { at };
+                full &= key != 0;
             }
-            let found = line.find(hash, home + nth);
-            if found.is_some() {
+            let slot = lines.get(at / IN_LINE).and_then(|line| line.0.get(at % IN_LINE));
+            let found = slot.and_then(|slot| slot.read(hash, first + at));
+            // Who comes first takes the first empty slot: behind one nobody has gone on.
+            if found.is_some() || !full {
                 return found;
             }
-            full = line.is_full();
+            first += lines.len() * IN_LINE;
         }
         None
     }
@@ -228,7 +232,7 @@ impl Table {
             let (index, slot) = self.candidate(hash, home, now)?;
             let Some(mut held) = slot.word.hold_if(|free_at| free_at <= now) else { continue };
             self.drop_history(index, &held);
-            slot.key.store(tag_of(hash) << 16 | u64::from(rate_code), Ordering::Release);
+            slot.key.store(key_of(hash, rate_code), Ordering::Release);
             // A new value, so that nobody who saw the old one can write over it; one nanosecond is no debt.
             let fresh = (held.time() + 1).max(inherited());
             held.set(fresh, false);
