@@ -11,7 +11,7 @@ use crate::bucket::{Bucket, exceeded, repriced, take_held};
 use crate::outcome::{LimitError, Standing};
 use crate::rate::Rate;
 use crate::sync::pause;
-use crate::table::{Found, NoRoom, Table};
+use crate::table::{Found, NoRoom, Table, key_of};
 use crate::wait::Turns;
 use crate::word::{BUSY, Held, Word, admit, is_plain, time};
 
@@ -255,17 +255,21 @@ impl<S> Inner<S> {
     #[inline]
     pub(crate) fn take(&self, ask: Ask) -> Result<Standing, LimitError> {
         let Ask { hash, rate, cost } = ask;
+        let key = key_of(hash, rate.code());
         // The memory is asked for first and the clock read while it comes.
-        let at_home = self.table.at_home(hash, rate.code());
+        let mut at_home = self.table.at_home(hash, key);
         let now = self.ticks.now();
-        // Nothing, or more than fits, is judged elsewhere.
-        if let Some((word, seen)) = at_home
-            && cost.wrapping_sub(1) < rate.burst()
+        while let Some((slot, seen)) = at_home
             && is_plain(seen)
+            // Nothing, or more than fits, is judged elsewhere.
+            && cost.wrapping_sub(1) < rate.burst()
             && let Ok(next) = admit(seen, now, rate.nanos().wrapping_mul(u64::from(cost)), rate.tolerance())
-            && word.replace(seen, next)
         {
-            return Ok(Standing::new(next - now, rate));
+            match slot.word.replace(seen, next) {
+                Ok(_) => return Ok(Standing::new(next - now, rate)),
+                // What is there instead is this key's if the slot still is.
+                Err(other) => at_home = (slot.key() == key).then_some((slot, other)),
+            }
         }
         self.take_elsewhere(ask, now)
     }
@@ -278,7 +282,7 @@ impl<S> Inner<S> {
             let plain = |found: &Found<'_>| is_plain(found.word) && found.code == rate.code();
             while let Some(found) = self.table.find(hash).filter(plain) {
                 match admit(found.word, now, rate.nanos() * u64::from(cost), rate.tolerance()) {
-                    Ok(next) if found.slot.word.replace(found.word, next) => {
+                    Ok(next) if found.slot.word.replace(found.word, next).is_ok() => {
                         return Ok(Standing::new(next - now, rate));
                     }
                     Ok(_) => {}

@@ -92,7 +92,7 @@ impl Slot {
 impl Line {
     /// The slot whose key says just this, tag and rate code, with its word.
     #[inline]
-    fn matching(&self, key: u64) -> Option<(&Word, u64)> {
+    fn matching(&self, key: u64) -> Option<(&Slot, u64)> {
         // All are compared before anything is decided: which one it is cannot be predicted.
         let mut at = IN_LINE;
         for (nth, slot) in self.0.iter().enumerate() {
@@ -100,7 +100,7 @@ impl Line {
         }
         let slot = self.0.get(at)?;
         let word = slot.word.load();
-        (slot.key() == key).then_some((&slot.word, word))
+        (slot.key() == key).then_some((slot, word))
     }
 }
 
@@ -109,7 +109,8 @@ fn tag_of(hash: u64) -> u64 {
     hash & 0xffff_ffff_ffff | 1
 }
 
-fn key_of(hash: u64, code: u16) -> u64 {
+/// What a slot says of whom it belongs to, and under which rate.
+pub(crate) fn key_of(hash: u64, code: u16) -> u64 {
     tag_of(hash) << 16 | u64::from(code)
 }
 
@@ -168,10 +169,10 @@ impl Table {
         slots.clone().skip(preferred).take(1).chain(slots)
     }
 
-    /// The word of the key's slot, if that is in its home line and of this rate: so it is nine times of ten.
+    /// The slot that has this key, tag and rate code alike, if it is in its home line: so it is nine times of ten.
     #[inline]
-    pub(crate) fn at_home(&self, hash: u64, code: u16) -> Option<(&Word, u64)> {
-        self.lines.get(self.home(hash))?.matching(key_of(hash, code))
+    pub(crate) fn at_home(&self, hash: u64, key: u64) -> Option<(&Slot, u64)> {
+        self.lines.get(self.home(hash))?.matching(key)
     }
 
     /// The key's slot, if it has one.
