@@ -265,11 +265,10 @@ impl<S> Inner<S> {
             && cost.wrapping_sub(1) < rate.burst()
             && let Ok(next) = admit(seen, now, rate.nanos().wrapping_mul(u64::from(cost)), rate.tolerance())
         {
-            match slot.word.replace(seen, next) {
-                Ok(_) => return Ok(Standing::new(next - now, rate)),
-                // What is there instead is this key's if the slot still is.
-                Err(other) => at_home = (slot.key() == key).then_some((slot, other)),
+            if slot.word.replace(seen, next) {
+                return Ok(Standing::new(next - now, rate));
             }
+            at_home = slot.read_again(key);
         }
         self.take_elsewhere(ask, now)
     }
@@ -282,7 +281,7 @@ impl<S> Inner<S> {
             let plain = |found: &Found<'_>| is_plain(found.word) && found.code == rate.code();
             while let Some(found) = self.table.find(hash).filter(plain) {
                 match admit(found.word, now, rate.nanos() * u64::from(cost), rate.tolerance()) {
-                    Ok(next) if found.slot.word.replace(found.word, next).is_ok() => {
+                    Ok(next) if found.slot.word.replace(found.word, next) => {
                         return Ok(Standing::new(next - now, rate));
                     }
                     Ok(_) => {}

@@ -19,6 +19,8 @@ const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 15 };
 const GROUP: usize = 7;
 /// Three slots for two keys: full, nine keys of ten are in their home line and two in a hundred thousand find no room.
 const ROOM: [usize; 2] = [3, 2];
+/// Spins that whoever lost a swap leaves the line to the one who won it.
+const YIELD: usize = 4;
 const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
 
 /// A slot: tag and rate code of the key it belongs to, and the bucket.
@@ -75,6 +77,22 @@ impl Slot {
         (tag(key) == tag_of(hash)).then_some(Found { slot: self, index, word, code: code(key) })
     }
 
+    /// The slot and its word, if it says just this key.
+    #[inline]
+    fn read_as(&self, key: u64) -> Option<(&Self, u64)> {
+        let word = self.word.load();
+        (self.key() == key).then_some((self, word))
+    }
+
+    /// The same after a lost swap, a moment later: two that both go on at once take the line from each other at every
+    /// step (Dice, Hendler and Mirsky, "Lightweight Contention Management for Efficient Compare-and-Swap Operations",
+    /// 2013).
+    #[inline(never)]
+    pub(crate) fn read_again(&self, key: u64) -> Option<(&Self, u64)> {
+        (0..YIELD).for_each(|_| std::hint::spin_loop());
+        self.read_as(key)
+    }
+
     pub(crate) fn belongs_to(&self, hash: u64) -> bool {
         tag(self.key()) == tag_of(hash)
     }
@@ -98,9 +116,7 @@ impl Line {
         for (nth, slot) in self.0.iter().enumerate() {
             at = if slot.key.load(Ordering::Relaxed) == key { nth } else { at };
         }
-        let slot = self.0.get(at)?;
-        let word = slot.word.load();
-        (slot.key() == key).then_some((slot, word))
+        self.0.get(at)?.read_as(key)
     }
 }
 

@@ -31,10 +31,10 @@ impl Word {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Replaces an unflagged time by another, if nobody has changed it since; or says what is there instead.
+    /// Replaces an unflagged time by another, if nobody has changed it since.
     #[inline]
-    pub(crate) fn replace(&self, seen: u64, next: u64) -> Result<u64, u64> {
-        self.0.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire)
+    pub(crate) fn replace(&self, seen: u64, next: u64) -> bool {
+        self.0.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Takes the word for a moment; others wait. Nothing is done while it is held but arithmetic.
@@ -42,7 +42,7 @@ impl Word {
         let mut tries = 0;
         loop {
             let seen = self.load();
-            if seen & BUSY == 0 && self.replace(seen, seen | BUSY).is_ok() {
+            if seen & BUSY == 0 && self.replace(seen, seen | BUSY) {
                 return Held { word: self, value: seen };
             }
             pause(&mut tries);
@@ -54,7 +54,7 @@ impl Word {
         let seen = self.load();
         let free = seen & BUSY == 0 && wanted(time(seen));
         // Made only once it is held: letting a `Held` go writes the word.
-        (free && self.replace(seen, seen | BUSY).is_ok()).then(|| Held { word: self, value: seen })
+        (free && self.replace(seen, seen | BUSY)).then(|| Held { word: self, value: seen })
     }
 }
 
