@@ -252,7 +252,11 @@ type Place<'a> = (Option<Found<'a>>, Option<Held<'a>>);
 impl<S> Inner<S> {
     /// The common case, small enough to be compiled into its caller: the key's slot is in its home line, plain and of
     /// this rate.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "passing rate and outcome through memory costs half of a check again"
+    )]
     pub(crate) fn take(&self, ask: Ask) -> Result<Standing, LimitError> {
         let Ask { hash, rate, cost } = ask;
         let key = key_of(hash, rate.code());
