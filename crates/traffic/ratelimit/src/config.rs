@@ -18,7 +18,7 @@ pub struct RateLimitConfig {
     pub enabled: bool,
     /// Where the buckets are: `memory` or `redis`. Default memory.
     pub store: Store,
-    /// How many keys may be in debt at the same time in memory, 24 bytes each. Default 65,536.
+    /// How many keys may be in debt at the same time in memory, 22 bytes each. Default 65,536.
     pub max_keys: usize,
     /// What happens to a new key beyond that: `shared` or `refuse`. Default shared.
     pub overflow: Overflow,

@@ -35,7 +35,7 @@ pub enum Overflow {
 /// A key is anything that can be hashed; only the hash is kept. The rate comes with each check, so every key can have
 /// its own and a changed one holds from the next check on: what was taken stays taken, counted in tokens.
 ///
-/// Memory is fixed when the limiter is made: 16 bytes per slot, 3 slots for 2 keys. A bucket that is full again is
+/// Memory is fixed when the limiter is made: 16 bytes per slot, 4 slots for 3 keys. A bucket that is full again is
 /// forgotten when its slot is needed; one that is not, never ([`Overflow`] says what happens then).
 ///
 /// ```
@@ -118,7 +118,7 @@ impl<S> fmt::Debug for RateLimiter<S> {
 }
 
 impl RateLimiter {
-    /// A limiter on the machine's clock for so many keys in debt at the same time, 24 bytes each.
+    /// A limiter on the machine's clock for so many keys in debt at the same time, 22 bytes each.
     pub fn new(keys: usize) -> Self {
         Self::builder(keys).build()
     }

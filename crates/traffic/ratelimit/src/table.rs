@@ -15,10 +15,11 @@ use crate::word::{BUSY, Held, Word, time};
 /// Slots in a cache line, lines in a window, and how many of them are asked for at once behind the home line.
 // Loom explores every order of events, so it gets the smallest table there is.
 const IN_LINE: usize = if cfg!(runtime_loom) { 1 } else { 4 };
-const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 15 };
+const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 22 };
 const GROUP: usize = 7;
-/// Three slots for two keys: full, nine keys of ten are in their home line and two in a hundred thousand find no room.
-const ROOM: [usize; 2] = [3, 2];
+/// Four slots for three keys: full, 87 keys of 100 are in their home line, all but three of 1,000 in the group behind it,
+/// and five in a hundred thousand find no room.
+const ROOM: [usize; 2] = [4, 3];
 /// Spins that whoever lost a swap leaves the line to the one who won it.
 const YIELD: usize = 4;
 const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
@@ -185,7 +186,7 @@ impl Table {
         slots.clone().skip(preferred).take(1).chain(slots)
     }
 
-    /// The slot that has this key, tag and rate code alike, if it is in its home line: so it is nine times of ten.
+    /// The slot that has this key, tag and rate code alike, if it is in its home line: so it is seven times of eight.
     #[inline]
     pub(crate) fn at_home(&self, hash: u64, key: u64) -> Option<(&Slot, u64)> {
         self.lines.get(self.home(hash))?.matching(key)
