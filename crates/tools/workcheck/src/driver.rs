@@ -18,13 +18,16 @@ use crate::history::{self, History};
 use crate::load::{Feeder, open, rules};
 use crate::nemesis::Victims;
 use crate::record;
-use crate::settings::Settings;
+use crate::settings::{Broken, Settings};
 
 /// How many enqueue at once.
 const FEEDERS: u8 = 3;
 
 /// How long the rest may take once all faults are over.
 const QUIET: Duration = Duration::from_mins(1);
+
+/// And with broken workers, which need not finish at all.
+const QUIET_BROKEN: Duration = Duration::from_secs(10);
 
 /// With more than this unfinished nothing is enqueued: under faults, workers may do less than is wanted of them for hours.
 const BACKLOG: i64 = 1000;
@@ -95,7 +98,8 @@ pub async fn run(settings: &Settings) -> Result<Outcome, WorkcheckError> {
     }
     over.store(true, Ordering::Release);
     while busy.join_next().await.is_some() {}
-    let end = SystemClock.now() + QUIET;
+    let quiet = if settings.broken == Broken::No { QUIET } else { QUIET_BROKEN };
+    let end = SystemClock.now() + quiet;
     while SystemClock.now() < end && record::unfinished(pool).await? > 0 {
         SystemClock.sleep(Duration::from_millis(100)).await;
     }
@@ -108,7 +112,7 @@ pub async fn run(settings: &Settings) -> Result<Outcome, WorkcheckError> {
             stuck.push(format!("worker {}", worker.pid()));
         }
     }
-    let mut ending = record::ending(pool).await?;
+    let mut ending = record::ending(pool, &SqlStore::new(db.clone())).await?;
     ending.stuck = stuck;
     let records = history::read(&settings.folder)?;
     let violations = check(&records, &ending, &rules());

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use runtime_db::sqlx::{self, AssertSqlSafe, PgPool, Row as _};
+use runtime_jobs::store::{Filter, JobStore as _};
+use runtime_jobs::{JobState, SqlStore};
 use serde_json::Value;
 
 use crate::check::{Attempt, Ending, Kept};
@@ -29,7 +31,7 @@ pub(crate) async fn unfinished(pool: &PgPool) -> Result<i64, WorkcheckError> {
     Ok(sqlx::query_scalar(sql).fetch_one(pool).await?)
 }
 
-pub(crate) async fn ending(pool: &PgPool) -> Result<Ending, WorkcheckError> {
+pub(crate) async fn ending(pool: &PgPool, store: &SqlStore) -> Result<Ending, WorkcheckError> {
     let mut ending = Ending::default();
     for (name, sql) in LEFT {
         ending.left.insert(name.to_owned(), sqlx::query_scalar(sql).fetch_one(pool).await?);
@@ -72,22 +74,11 @@ pub(crate) async fn ending(pool: &PgPool) -> Result<Ending, WorkcheckError> {
             ending.jobs.push(kept(&row)?);
         }
     }
-    let sql = "SELECT body, ended FROM runtime_jobs_leases";
-    for row in sqlx::query(sql).fetch_all(pool).await? {
-        let rows: Vec<Value> = serde_json::from_str(&row.try_get::<String, _>(0)?)?;
-        let ended: Vec<u8> = row.try_get(1)?;
-        for (place, row) in rows.iter().enumerate() {
-            if ended.get(place / 8).is_some_and(|byte| byte & (1 << (place % 8)) != 0) {
-                continue;
-            }
-            let payload = row.get("payload").and_then(Value::as_str).unwrap_or_default();
-            let kind = row.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-            ending.jobs.push(Kept {
-                job: serde_json::from_str::<Task>(payload)?.job,
-                kind,
-                ..Kept::default()
-            });
-        }
+    // How a lease is written is the store's own business.
+    let running = Filter { state: Some(JobState::Running), limit: u32::MAX, ..Filter::default() };
+    for job in store.list(&running).await? {
+        let task: Task = serde_json::from_value(job.payload)?;
+        ending.jobs.push(Kept { job: task.job, kind: job.kind, ..Kept::default() });
     }
     Ok(ending)
 }
@@ -104,4 +95,49 @@ fn kept(row: &sqlx::postgres::PgRow) -> Result<Kept, WorkcheckError> {
         attempts_used: (row.try_get(6)?, row.try_get(7)?),
         ..Kept::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use runtime_jobs::store::ClaimRequest;
+    use runtime_jobs::{Jobs, NewJob, migrations};
+    use runtime_kernel::{Context, Source, SystemClock};
+    use runtime_migrate::{MigrateOptions, Migrator};
+    use runtime_testkit::postgres::Server;
+    use serde_json::json;
+
+    use super::*;
+    use crate::load::{PLAIN, config, open};
+
+    #[tokio::test]
+    async fn a_job_that_still_runs_at_the_end_is_there() {
+        let server = Server::start().await.unwrap();
+        let url = server.create_database("ending").await.unwrap();
+        let db = open(&url, 2, SystemClock::shared()).await.unwrap();
+        let migrator = Migrator::new(db.clone(), vec![migrations::SET], MigrateOptions::default()).unwrap();
+        migrator.run().await.unwrap();
+        let store = SqlStore::new(db.clone());
+        let jobs = Jobs::new(store.clone(), config(), SystemClock::shared());
+        let context = Context::new(Source::Internal, &SystemClock);
+        for job in [7, 8] {
+            let task = json!({ "job": job, "millis": 0, "fails": 0 });
+            jobs.enqueue(&context, NewJob::new(PLAIN, task)).await.unwrap();
+        }
+        let request = ClaimRequest {
+            worker: "w".to_owned(),
+            queues: vec!["default".to_owned()],
+            kinds: vec![PLAIN.to_owned()],
+            max: 1,
+            lease: Duration::from_mins(1),
+            limits: BTreeMap::new(),
+        };
+        assert_eq!(store.claim(&request).await.unwrap().len(), 1);
+        let ending = ending(db.postgres().unwrap(), &store).await.unwrap();
+        let mut numbers: Vec<u64> = ending.jobs.iter().map(|kept| kept.job).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [7, 8]);
+        assert_eq!(ending.left["leases"], 1);
+    }
 }
