@@ -4,7 +4,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::rate::Rate;
-use crate::table::Table;
+use crate::table::{Table, key_of};
 use crate::word::{Word, admit, is_plain, time};
 
 const NOW: u64 = 100;
@@ -63,6 +63,51 @@ fn two_keys_that_want_the_same_slot_never_write_each_others_debt() {
         let holder = if granted[0] { 1 } else { 2 };
         let found = table.find(holder).expect("a key in debt keeps its slot");
         assert_eq!(time(found.word), NOW + rate.nanos());
+    });
+}
+
+/// Takes one token by the common path: the slot is where it was, swap after swap.
+fn take_at_home(table: &Table, hash: u64, rate: Rate) -> bool {
+    let mut at_home = table.at_home(hash, key_of(hash, rate.code()));
+    while let Some(seen) = at_home
+        && is_plain(seen.word)
+        && let Ok(next) = admit(seen.word, NOW, rate.nanos(), rate.tolerance())
+    {
+        match seen.swap(next) {
+            Ok(()) => return true,
+            Err(again) => at_home = again,
+        }
+    }
+    false
+}
+
+#[test]
+fn a_lost_swap_is_never_won_on_a_slot_that_has_gone_to_another_key() {
+    loom::model(|| {
+        let (table, rate) =
+            (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
+        // Its bucket is full, so the slot may be had by another.
+        drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
+        let racing = Arc::clone(&table);
+        let other = thread::spawn(move || take_keyed(&racing, 2, rate));
+        let granted = [take_at_home(&table, 1, rate), other.join().unwrap()];
+        assert_eq!(granted.iter().filter(|granted| **granted).count(), 1, "{granted:?}");
+        let holder = if granted[0] { 1 } else { 2 };
+        let found = table.find(holder).expect("a key in debt keeps its slot");
+        assert_eq!(time(found.word), NOW + rate.nanos());
+    });
+}
+
+#[test]
+fn two_threads_at_one_key_are_granted_what_it_holds() {
+    loom::model(|| {
+        let (table, rate) =
+            (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
+        drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
+        let racing = Arc::clone(&table);
+        let other = thread::spawn(move || take_at_home(&racing, 1, rate));
+        assert_eq!([take_at_home(&table, 1, rate), other.join().unwrap()], [true, true]);
+        assert_eq!(time(table.find(1).unwrap().word), NOW + 2 * rate.nanos());
     });
 }
 

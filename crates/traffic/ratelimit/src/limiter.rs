@@ -260,19 +260,19 @@ impl<S> Inner<S> {
     pub(crate) fn take(&self, ask: Ask) -> Result<Standing, LimitError> {
         let Ask { hash, rate, cost } = ask;
         let key = key_of(hash, rate.code());
-        // The memory is asked for first and the clock read while it comes.
-        let mut at_home = self.table.at_home(hash, key);
+        // First the clock: the less is done between reading a bucket and writing it, the rarer does somebody come between.
         let now = self.ticks.now();
-        while let Some((slot, seen)) = at_home
-            && is_plain(seen)
+        let mut at_home = self.table.at_home(hash, key);
+        while let Some(seen) = at_home
+            && is_plain(seen.word)
             // Nothing, or more than fits, is judged elsewhere.
             && cost.wrapping_sub(1) < rate.burst()
-            && let Ok(next) = admit(seen, now, rate.nanos().wrapping_mul(u64::from(cost)), rate.tolerance())
+            && let Ok(next) = admit(seen.word, now, rate.nanos().wrapping_mul(u64::from(cost)), rate.tolerance())
         {
-            if slot.word.replace(seen, next) {
-                return Ok(Standing::new(next - now, rate));
+            match seen.swap(next) {
+                Ok(()) => return Ok(Standing::new(next - now, rate)),
+                Err(again) => at_home = again,
             }
-            at_home = slot.read_again(key);
         }
         self.take_elsewhere(ask, now)
     }

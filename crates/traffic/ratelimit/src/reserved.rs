@@ -74,6 +74,7 @@ impl Reserved {
     ///
     /// # Errors
     /// [`LimitError::Away`] when Redis cannot be reached: everything reserved counts as used, and nothing beyond it.
+    #[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "only Redis is waited for"))]
     pub async fn settle(self, used: u32) -> Result<Option<Standing>, LimitError> {
         match self.from {
             From::Memory(reservation) => Ok(Some(reservation.settle(used))),

@@ -2,14 +2,16 @@
 //!
 //! A key is known by 47 bits of a keyed hash beside the place the other bits send it to, so two keys share a bucket
 //! about once in 10^13 look-ups; sharing makes a limit stricter, never looser. A slot is given to another key only
-//! when its bucket is full again, for then forgetting it changes nothing. Slots never become empty again, and a new
-//! key takes the first empty one of its window, so a search may stop at an empty slot.
+//! when its bucket is full again, for then forgetting it changes nothing.
+//!
+//! Slots never become empty again, and a new key takes the first empty one of its window, so a search may stop at an
+//! empty slot.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use crate::history::History;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, pause};
 use crate::word::{BUSY, Held, Word, time};
 
 /// Slots in a cache line, lines in a window, and how many of them are asked for at once behind the home line.
@@ -20,8 +22,6 @@ const GROUP: usize = 7;
 /// Four slots for three keys: full, 87 keys of 100 are in their home line, all but three of 1,000 in the group behind it,
 /// and five in a hundred thousand find no room.
 const ROOM: [usize; 2] = [4, 3];
-/// Spins that whoever lost a swap leaves the line to the one who won it.
-const YIELD: usize = 4;
 const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
 
 /// A slot: tag and rate code of the key it belongs to, and the bucket.
@@ -43,6 +43,7 @@ pub(crate) struct Table {
     lines: Box<[Line]>,
     homes: u64,
     inserting: Box<[Mutex<()>]>,
+    handovers: Box<[Handovers]>,
     histories: Box<[Mutex<Histories>]>,
 }
 
@@ -55,6 +56,35 @@ pub(crate) struct Found<'a> {
     pub(crate) word: u64,
     /// The rate its debt was made under.
     pub(crate) code: u16,
+}
+
+/// How often slots of some lines went to a key. Apart from the slots, for it is asked for by those who wait for them.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Handovers(AtomicU64);
+
+/// A slot of a key's home line and its word.
+#[derive(Clone, Copy)]
+pub(crate) struct AtHome<'a> {
+    slot: &'a Slot,
+    pub(crate) word: u64,
+    handovers: &'a AtomicU64,
+    /// How many there were before the slot was seen to be the key's.
+    before: u64,
+}
+
+impl AtHome<'_> {
+    /// Replaces the word; if somebody else did, the slot as it is then, unless it may be another key's by now.
+    ///
+    /// A swap that is lost has taken the line from all others, and is tried again before it is lost. So nothing is read
+    /// from it in between: that no slot has changed hands is said elsewhere. One that does says so while its word is
+    /// held, so whoever reads a word that came later finds it said, and who finds it said before finds the word held.
+    #[inline]
+    pub(crate) fn swap(self, next: u64) -> Result<(), Option<Self>> {
+        let again =
+            |word| (self.handovers.load(Ordering::Acquire) == self.before).then_some(Self { word, ..self });
+        self.slot.word.swap(self.word, next).map_err(again)
+    }
 }
 
 /// Every slot a key could have is taken by one in debt; the first of them is free at this time.
@@ -83,15 +113,6 @@ impl Slot {
     fn read_as(&self, key: u64) -> Option<(&Self, u64)> {
         let word = self.word.load();
         (self.key() == key).then_some((self, word))
-    }
-
-    /// The same after a lost swap, a moment later: two that both go on at once take the line from each other at every
-    /// step (Dice, Hendler and Mirsky, "Lightweight Contention Management for Efficient Compare-and-Swap Operations",
-    /// 2013).
-    #[inline(never)]
-    pub(crate) fn read_again(&self, key: u64) -> Option<(&Self, u64)> {
-        (0..YIELD).for_each(|_| std::hint::spin_loop());
-        self.read_as(key)
     }
 
     pub(crate) fn belongs_to(&self, hash: u64) -> bool {
@@ -131,11 +152,6 @@ pub(crate) fn key_of(hash: u64, code: u16) -> u64 {
     tag_of(hash) << 16 | u64::from(code)
 }
 
-/// The slot of its home line that a key takes if it is free.
-fn preferred(hash: u64) -> usize {
-    usize::try_from(hash % IN_LINE as u64).unwrap_or_default()
-}
-
 fn tag(key: u64) -> u64 {
     key >> 16
 }
@@ -154,6 +170,7 @@ impl Table {
             lines: (0..homes.saturating_add(WINDOW - 1)).map(|_| Line::default()).collect(),
             homes: homes as u64,
             inserting: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            handovers: (0..STRIPES).map(|_| Handovers::default()).collect(),
             histories: (0..STRIPES).map(|_| Mutex::default()).collect(),
         }
     }
@@ -179,23 +196,32 @@ impl Table {
         usize::try_from((u128::from(hash) * u128::from(self.homes)) >> 64).unwrap_or_default()
     }
 
-    /// The slots a key may have, the one it prefers first.
-    fn window(&self, home: usize, preferred: usize) -> impl Iterator<Item = (usize, &Slot)> {
-        let slots = self.lines.iter().skip(home).take(WINDOW).flat_map(|line| &line.0);
-        let slots = slots.enumerate().map(move |(nth, slot)| (home * IN_LINE + nth, slot));
-        slots.clone().skip(preferred).take(1).chain(slots)
+    /// The lines a key may be in, the home line first.
+    fn window(&self, hash: u64) -> (usize, &[Line]) {
+        let home = self.home(hash);
+        (home, self.lines.get(home..home + WINDOW).unwrap_or_default())
     }
 
     /// The slot that has this key, tag and rate code alike, if it is in its home line: so it is seven times of eight.
     #[inline]
-    pub(crate) fn at_home(&self, hash: u64, key: u64) -> Option<(&Slot, u64)> {
-        self.lines.get(self.home(hash))?.matching(key)
+    pub(crate) fn at_home(&self, hash: u64, key: u64) -> Option<AtHome<'_>> {
+        let home = self.home(hash);
+        let handovers = self.handovers(home)?;
+        let before = handovers.load(Ordering::Acquire);
+        let (slot, word) = self.lines.get(home)?.matching(key)?;
+        Some(AtHome { slot, word, handovers, before })
+    }
+
+    /// How often slots of this line, among others, have changed hands.
+    #[inline]
+    fn handovers(&self, line: usize) -> Option<&AtomicU64> {
+        self.handovers.get(line % STRIPES).map(|Handovers(count)| count)
     }
 
     /// The key's slot, if it has one.
     pub(crate) fn find(&self, hash: u64) -> Option<Found<'_>> {
-        let home = self.home(hash);
-        let (own, others) = self.lines.get(home..home + WINDOW)?.split_first()?;
+        let (home, lines) = self.window(hash);
+        let (own, others) = lines.split_first()?;
         let mut first = home * IN_LINE;
         // The lines of a group come from memory at the same time, where one after the other would wait for each.
         for lines in std::iter::once(std::slice::from_ref(own)).chain(others.chunks(GROUP)) {
@@ -240,16 +266,22 @@ impl Table {
         now: u64,
         inherited: impl Fn() -> u64,
     ) -> Result<(Found<'_>, Option<Held<'_>>), NoRoom> {
-        let home = self.home(hash);
         // One at a time for a home, so that no key ever has two slots.
-        let _turn = lock(&self.inserting, home);
+        let _turn = lock(&self.inserting, self.home(hash));
+        let mut tries = 0;
         loop {
             if let Some(found) = self.find(hash) {
                 return Ok((found, None));
             }
-            let (index, slot) = self.candidate(hash, home, now)?;
-            let Some(mut held) = slot.word.hold_if(|free_at| free_at <= now) else { continue };
+            let (index, slot) = self.candidate(hash, now)?;
+            let Some(mut held) = slot.word.hold_if(|free_at| free_at <= now) else {
+                pause(&mut tries);
+                continue;
+            };
             self.drop_history(index, &held);
+            if let Some(count) = self.handovers(index / IN_LINE) {
+                count.fetch_add(1, Ordering::Release);
+            }
             slot.key.store(key_of(hash, rate_code), Ordering::Release);
             // A new value, so that nobody who saw the old one can write over it; one nanosecond is no debt.
             let fresh = (held.time() + 1).max(inherited());
@@ -258,18 +290,17 @@ impl Table {
         }
     }
 
-    /// An empty slot of the window, or the one whose bucket has been full for longest.
-    fn candidate(&self, hash: u64, home: usize, now: u64) -> Result<(usize, &Slot), NoRoom> {
+    /// The first empty slot of the window, or the one whose bucket has been full for longest.
+    fn candidate(&self, hash: u64, now: u64) -> Result<(usize, &Slot), NoRoom> {
         let (mut best, mut until) = (None, u64::MAX);
-        for (index, slot) in self.window(home, preferred(hash)) {
-            let word = slot.word.load();
-            if word & BUSY != 0 {
-                continue;
-            }
+        let (home, lines) = self.window(hash);
+        for (nth, slot) in lines.iter().flat_map(|line| &line.0).enumerate() {
+            let (index, word) = (home * IN_LINE + nth, slot.word.load());
+            // Even one that another key is just taking: those who search see it empty and go no further.
             if slot.key() == 0 {
                 return Ok((index, slot));
             }
-            if time(word) < until {
+            if word & BUSY == 0 && time(word) < until {
                 (best, until) = (Some((index, slot)), time(word));
             }
         }
@@ -303,4 +334,32 @@ fn lock<T>(stripes: &[Mutex<T>], index: usize) -> MutexGuard<'_, T> {
     // There are always `STRIPES` of them.
     #[expect(clippy::indexing_slicing, reason = "the remainder is smaller than the number of stripes")]
     stripes[index % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, not(runtime_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_goes_past_a_slot_that_is_just_being_taken() {
+        let (table, now) = (Table::new(1000), 100);
+        let home = table.home(7 << 56);
+        // Another key has it and has not written its name yet: to those who search it is empty.
+        let taken = table.lines[home].0[0].word.hold();
+        let (index, slot) = table.candidate(7 << 56, now).unwrap();
+        assert_eq!(index, home * IN_LINE);
+        assert!(slot.word.hold_if(|free_at| free_at <= now).is_none());
+        drop(taken);
+    }
+
+    #[test]
+    fn a_key_whose_tag_bits_are_all_zero_is_found() {
+        let table = Table::new(1000);
+        for hash in [0, 7 << 56] {
+            assert!(table.find(hash).is_none());
+            drop(table.find_or_take(hash, 3, 100, || 0).unwrap());
+            assert_eq!(table.find(hash).unwrap().code, 3);
+            assert!(table.at_home(hash, key_of(hash, 3)).is_some());
+        }
+    }
 }

@@ -31,10 +31,15 @@ impl Word {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Replaces an unflagged time by another, if nobody has changed it since.
+    /// Replaces an unflagged time by another, if nobody has changed it since; else says what is there.
+    #[inline]
+    pub(crate) fn swap(&self, seen: u64, next: u64) -> Result<(), u64> {
+        self.0.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+
     #[inline]
     pub(crate) fn replace(&self, seen: u64, next: u64) -> bool {
-        self.0.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.swap(seen, next).is_ok()
     }
 
     /// Takes the word for a moment; others wait. Nothing is done while it is held but arithmetic.
