@@ -91,9 +91,9 @@ fn timed(threads: usize) -> Vec<Row> {
         &mut || nanos_on(threads, WINDOW, theirs),
     ]);
     let tails = interleave([
-        &mut || tail_on(threads, |_| pass(&by_count_slow)),
-        &mut || tail_on(threads, failsafe),
-        &mut || tail_on(threads, theirs),
+        &mut || tail_on(threads, |n| n, |_| pass(&by_count_slow)),
+        &mut || tail_on(threads, |n| n, |n| failsafe(*n)),
+        &mut || tail_on(threads, |n| n, |n| theirs(*n)),
     ]);
     let row = |name: &str, ours: &[f64], peer: (&str, &[f64])| {
         let name = format!("{name}, {threads} thread{}", if threads == 1 { "" } else { "s" });

@@ -60,18 +60,20 @@ fn timed(threads: usize) -> Vec<Row> {
     let our_number = |n: u64| {
         black_box(ours.check(&(n % KEYS), rate).is_ok());
     };
-    let our_string = |n: u64| {
-        black_box(our_strings.check(name(n), rate).is_ok());
+    let our_name = |name: &String| {
+        black_box(our_strings.check(name, rate).is_ok());
     };
+    let our_string = |n: u64| our_name(name(n));
     let their_hot = |_: u64| {
         black_box(numbers.check_key(&7).is_ok());
     };
     let their_number = |n: u64| {
         black_box(numbers.check_key(&(n % KEYS)).is_ok());
     };
-    let their_string = |n: u64| {
-        black_box(strings.check_key(name(n)).is_ok());
+    let their_name = |name: &String| {
+        black_box(strings.check_key(name).is_ok());
     };
+    let their_string = |n: u64| their_name(name(n));
     let their_direct = |_: u64| {
         black_box(direct.check().is_ok());
     };
@@ -95,14 +97,15 @@ fn timed(threads: usize) -> Vec<Row> {
         &mut || nanos_on(threads, WINDOW, their_direct),
         &mut || nanos_on(threads, WINDOW, bare),
     ]);
+    let (number, text) = (|n: u64| n % KEYS, |n: u64| text(n % KEYS));
     let tails = interleave([
-        &mut || tail_on(threads, our_hot),
-        &mut || tail_on(threads, their_hot),
-        &mut || tail_on(threads, our_number),
-        &mut || tail_on(threads, their_number),
-        &mut || tail_on(threads, our_string),
-        &mut || tail_on(threads, their_string),
-        &mut || tail_on(threads, bare),
+        &mut || tail_on(threads, number, |_| our_hot(0)),
+        &mut || tail_on(threads, number, |_| their_hot(0)),
+        &mut || tail_on(threads, number, |n| our_number(*n)),
+        &mut || tail_on(threads, number, |n| their_number(*n)),
+        &mut || tail_on(threads, text, our_name),
+        &mut || tail_on(threads, text, their_name),
+        &mut || tail_on(threads, number, |n| bare(*n)),
     ]);
     let row = |name: &str, ours: &[f64], peer: (&str, &[f64])| {
         let name = format!("{name}, {threads} thread{}", if threads == 1 { "" } else { "s" });

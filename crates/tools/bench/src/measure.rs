@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// Rounds of every measurement.
@@ -53,26 +52,21 @@ pub fn nanos_on(threads: usize, window: Duration, operation: impl Fn(u64) + Sync
     })
 }
 
-/// The 99.9th percentile of single operations, each timed by the processor's counter (about 8 ns of its own).
-pub fn tail_on(threads: usize, operation: impl Fn(u64) + Sync) -> f64 {
+/// The 99.9th percentile of single operations, each on a key that was made just before, as a request brings it.
+pub fn tail_on<K>(threads: usize, key: impl Fn(u64) -> K + Sync, operation: impl Fn(&K) + Sync) -> f64 {
     const OPERATIONS: usize = 300_000;
-    let (start, clock) = (Barrier::new(threads), quanta::Clock::new());
+    let (start, reading) = (Barrier::new(threads), reading());
     let run = |seed: u64| {
         // Written beforehand: a page of the list that is touched for the first time would be the tail itself.
         let (mut random, mut times) = (seed, vec![u64::MAX; OPERATIONS]);
         // As with medians, what was measured is warm: the contender before has emptied the caches.
         for _ in 0..OPERATIONS {
-            operation(next(&mut random));
+            operation(&key(next(&mut random)));
         }
         start.wait();
         for time in &mut times {
-            let number = next(&mut random);
-            // The counter does not wait for what came before it; a fence has it wait for memory.
-            fence(Ordering::SeqCst);
-            let began = clock.raw();
-            operation(number);
-            fence(Ordering::SeqCst);
-            *time = clock.raw() - began;
+            let key = key(next(&mut random));
+            *time = timed(|| operation(&key));
         }
         times
     };
@@ -85,7 +79,21 @@ pub fn tail_on(threads: usize, operation: impl Fn(u64) + Sync) -> f64 {
     });
     let at = times.len() * 999 / 1000;
     let (_, tail, _) = times.select_nth_unstable(at);
-    clock.delta_as_nanos(0, *tail) as f64
+    tail.saturating_sub(reading) as f64
+}
+
+/// Nanoseconds of one operation and of reading the clock. The system's clock waits for what came before it, memory
+/// included; the bare counter does not, and would lay one operation's wait to the next, or to none.
+fn timed(operation: impl FnOnce()) -> u64 {
+    let began = Instant::now();
+    operation();
+    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What the clock takes of that.
+fn reading() -> u64 {
+    let mut times: Vec<u64> = (0..10_000).map(|_| timed(|| ())).collect();
+    *times.select_nth_unstable(5_000).1
 }
 
 /// xorshift64.
