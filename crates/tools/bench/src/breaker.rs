@@ -11,7 +11,7 @@ use runtime_resilience::{BreakerConfig, CircuitBreaker, Outcome, Window};
 use tower::{Layer, Service};
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
 
-use crate::measure::{interleave, nanos_on, tail_on};
+use crate::measure::{interleave, interleave_tails, nanos_on, tail_on};
 use crate::report::{Better, Row};
 
 const WINDOW: Duration = Duration::from_millis(60);
@@ -90,7 +90,7 @@ fn timed(threads: usize) -> Vec<Row> {
         &mut || nanos_on(threads, WINDOW, failsafe),
         &mut || nanos_on(threads, WINDOW, theirs),
     ]);
-    let tails = interleave([
+    let tails = interleave_tails([
         &mut || tail_on(threads, |n| n, |_| pass(&by_count_slow)),
         &mut || tail_on(threads, |n| n, |n| failsafe(*n)),
         &mut || tail_on(threads, |n| n, |n| theirs(*n)),

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Rounds of every measurement.
 pub const ROUNDS: usize = 7;
 
+/// Rounds of a tail: one in a thousand is soon somebody else's doing.
+const TAIL_ROUNDS: usize = 21;
+
 /// Nanoseconds an operation takes, measured over a window.
 pub fn nanos(window: Duration, mut operation: impl FnMut()) -> f64 {
     let mut batch = 16u64;
@@ -24,14 +27,26 @@ pub fn nanos(window: Duration, mut operation: impl FnMut()) -> f64 {
 }
 
 /// Runs each contender once per round, in turn, and returns the rounds of each.
-pub fn interleave<const N: usize>(mut contenders: [&mut dyn FnMut() -> f64; N]) -> [Vec<f64>; N] {
-    let mut rounds = std::array::from_fn(|_| Vec::with_capacity(ROUNDS));
-    for _ in 0..ROUNDS {
-        for (contender, results) in contenders.iter_mut().zip(&mut rounds) {
+pub fn interleave<const N: usize>(contenders: [&mut dyn FnMut() -> f64; N]) -> [Vec<f64>; N] {
+    interleave_for(ROUNDS, contenders)
+}
+
+/// The same for tails.
+pub fn interleave_tails<const N: usize>(contenders: [&mut dyn FnMut() -> f64; N]) -> [Vec<f64>; N] {
+    interleave_for(TAIL_ROUNDS, contenders)
+}
+
+fn interleave_for<const N: usize>(
+    rounds: usize,
+    mut contenders: [&mut dyn FnMut() -> f64; N],
+) -> [Vec<f64>; N] {
+    let mut results = std::array::from_fn(|_| Vec::with_capacity(rounds));
+    for _ in 0..rounds {
+        for (contender, results) in contenders.iter_mut().zip(&mut results) {
             results.push(black_box(contender()));
         }
     }
-    rounds
+    results
 }
 
 /// Nanoseconds per operation and thread while `threads` of them hammer the same thing. The operation gets a number
