@@ -2,10 +2,8 @@
 //!
 //! A key is known by 47 bits of a keyed hash beside the place the other bits send it to, so two keys share a bucket
 //! about once in 10^13 look-ups; sharing makes a limit stricter, never looser. A slot is given to another key only
-//! when its bucket is full again, for then forgetting it changes nothing.
-//!
-//! Slots never become empty again, and a new key takes the first empty one of its window, so a search may stop at an
-//! empty slot.
+//! when its bucket is full again, for then forgetting it changes nothing. Slots never become empty again, and a new
+//! key takes the first empty one of its window, so a search may stop at an empty slot.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -18,9 +16,9 @@ use crate::word::{BUSY, Held, Word, time};
 // Loom explores every order of events, so it gets the smallest table there is.
 const IN_LINE: usize = if cfg!(runtime_loom) { 1 } else { 4 };
 const WINDOW: usize = if cfg!(runtime_loom) { 1 } else { 22 };
-const GROUP: usize = 7;
-/// Four slots for three keys: full, 87 keys of 100 are in their home line, all but three of 1,000 in the group behind it,
-/// and five in a hundred thousand find no room.
+const GROUP: usize = 3;
+/// Four slots for three keys: full, 87 keys of 100 are in their home line, all but 16 of 1,000 in the group behind it, and
+/// five in a hundred thousand find no room.
 const ROOM: [usize; 2] = [4, 3];
 const STRIPES: usize = if cfg!(runtime_loom) { 1 } else { 64 };
 
