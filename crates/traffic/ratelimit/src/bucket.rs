@@ -24,7 +24,7 @@ impl Bucket<'_> {
     pub(crate) fn reprice(&mut self, rate: Rate, now: u64) {
         if let Some(found) = self.found.filter(|found| found.slot.code() != rate.code()) {
             self.set(now + repriced(self.debt(now), found.slot.code(), rate));
-            found.slot.recode(rate.code());
+            self.table.recode(found, rate.code());
         }
     }
 

@@ -3,6 +3,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::bucket::{Bucket, repriced};
 use crate::rate::Rate;
 use crate::table::{Table, key_of};
 use crate::word::{Word, admit, is_plain, time};
@@ -95,6 +96,28 @@ fn a_lost_swap_is_never_won_on_a_slot_that_has_gone_to_another_key() {
         let holder = if granted[0] { 1 } else { 2 };
         let found = table.find(holder).expect("a key in debt keeps its slot");
         assert_eq!(time(found.word), NOW + rate.nanos());
+    });
+}
+
+#[test]
+fn a_lost_swap_is_never_won_on_a_bucket_of_another_rate() {
+    loom::model(|| {
+        let (table, rate) =
+            (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
+        let slower = Rate::per_minute(1).unwrap();
+        drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
+        let racing = Arc::clone(&table);
+        let other = thread::spawn(move || {
+            let found = racing.find(1).unwrap();
+            let mut bucket = Bucket { held: found.slot.word.hold(), found: Some(found), table: &racing };
+            bucket.reprice(slower, NOW);
+            bucket.debt(NOW)
+        });
+        let granted = take_at_home(&table, 1, rate);
+        let debt = other.join().unwrap();
+        // Either it came first and was repriced, or it found the other rate and left it alone.
+        let owed = if granted { rate.nanos() } else { 0 };
+        assert_eq!(debt, repriced(owed, rate.code(), slower));
     });
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Table {
     lines: Box<[Line]>,
     homes: u64,
     inserting: Box<[Mutex<()>]>,
-    handovers: Box<[Handovers]>,
+    changes: Box<[Changes]>,
     histories: Box<[Mutex<Histories>]>,
 }
 
@@ -56,23 +56,24 @@ pub(crate) struct Found<'a> {
     pub(crate) code: u16,
 }
 
-/// How often slots of some lines went to a key. Apart from the slots, for it is asked for by those who wait for them.
+/// How often slots of some lines went to another key or rate. Apart from the slots, for it is asked for by those who wait
+/// for them.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Handovers(AtomicU64);
+struct Changes(AtomicU64);
 
 /// A slot of a key's home line and its word.
 #[derive(Clone, Copy)]
 pub(crate) struct AtHome<'a> {
     slot: &'a Slot,
     pub(crate) word: u64,
-    handovers: &'a AtomicU64,
+    changes: &'a AtomicU64,
     /// How many there were before the slot was seen to be the key's.
     before: u64,
 }
 
 impl AtHome<'_> {
-    /// Replaces the word; if somebody else did, the slot as it is then, unless it may be another key's by now.
+    /// Replaces the word; if somebody else did, the slot as it is then, unless its key or rate may be another by now.
     ///
     /// A swap that is lost has taken the line from all others, and is tried again before it is lost. So nothing is read
     /// from it in between: that no slot has changed hands is said elsewhere. One that does says so while its word is
@@ -80,7 +81,7 @@ impl AtHome<'_> {
     #[inline]
     pub(crate) fn swap(self, next: u64) -> Result<(), Option<Self>> {
         let again =
-            |word| (self.handovers.load(Ordering::Acquire) == self.before).then_some(Self { word, ..self });
+            |word| (self.changes.load(Ordering::Acquire) == self.before).then_some(Self { word, ..self });
         self.slot.word.swap(self.word, next).map_err(again)
     }
 }
@@ -115,11 +116,6 @@ impl Slot {
 
     pub(crate) fn belongs_to(&self, hash: u64) -> bool {
         tag(self.key()) == tag_of(hash)
-    }
-
-    /// Writes the rate code of a held slot.
-    pub(crate) fn recode(&self, code: u16) {
-        self.key.store(tag(self.key()) << 16 | u64::from(code), Ordering::Release);
     }
 
     pub(crate) fn code(&self) -> u16 {
@@ -168,7 +164,7 @@ impl Table {
             lines: (0..homes.saturating_add(WINDOW - 1)).map(|_| Line::default()).collect(),
             homes: homes as u64,
             inserting: (0..STRIPES).map(|_| Mutex::default()).collect(),
-            handovers: (0..STRIPES).map(|_| Handovers::default()).collect(),
+            changes: (0..STRIPES).map(|_| Changes::default()).collect(),
             histories: (0..STRIPES).map(|_| Mutex::default()).collect(),
         }
     }
@@ -204,16 +200,28 @@ impl Table {
     #[inline]
     pub(crate) fn at_home(&self, hash: u64, key: u64) -> Option<AtHome<'_>> {
         let home = self.home(hash);
-        let handovers = self.handovers(home)?;
-        let before = handovers.load(Ordering::Acquire);
+        let changes = self.changes(home)?;
+        let before = changes.load(Ordering::Acquire);
         let (slot, word) = self.lines.get(home)?.matching(key)?;
-        Some(AtHome { slot, word, handovers, before })
+        Some(AtHome { slot, word, changes, before })
     }
 
-    /// How often slots of this line, among others, have changed hands.
     #[inline]
-    fn handovers(&self, line: usize) -> Option<&AtomicU64> {
-        self.handovers.get(line % STRIPES).map(|Handovers(count)| count)
+    fn changes(&self, line: usize) -> Option<&AtomicU64> {
+        self.changes.get(line % STRIPES).map(|Changes(count)| count)
+    }
+
+    /// Writes whose a held slot is from now on, and under which rate.
+    fn rename(&self, index: usize, slot: &Slot, key: u64) {
+        if let Some(changes) = self.changes(index / IN_LINE) {
+            changes.fetch_add(1, Ordering::Release);
+        }
+        slot.key.store(key, Ordering::Release);
+    }
+
+    /// Writes the rate code of a held slot.
+    pub(crate) fn recode(&self, found: Found<'_>, code: u16) {
+        self.rename(found.index, found.slot, tag(found.slot.key()) << 16 | u64::from(code));
     }
 
     /// The key's slot, if it has one.
@@ -277,10 +285,7 @@ impl Table {
                 continue;
             };
             self.drop_history(index, &held);
-            if let Some(count) = self.handovers(index / IN_LINE) {
-                count.fetch_add(1, Ordering::Release);
-            }
-            slot.key.store(key_of(hash, rate_code), Ordering::Release);
+            self.rename(index, slot, key_of(hash, rate_code));
             // A new value, so that nobody who saw the old one can write over it; one nanosecond is no debt.
             let fresh = (held.time() + 1).max(inherited());
             held.set(fresh, false);
