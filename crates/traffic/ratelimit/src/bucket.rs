@@ -20,12 +20,16 @@ impl Bucket<'_> {
         self.held.time().saturating_sub(now)
     }
 
-    /// Brings a debt made under another rate to this one, token for token, rounded against the key.
-    pub(crate) fn reprice(&mut self, rate: Rate, now: u64) {
-        if let Some(found) = self.found.filter(|found| found.slot.code() != rate.code()) {
-            self.set(now + repriced(self.debt(now), found.slot.code(), rate));
-            self.table.recode(found, rate.code());
-        }
+    /// Brings a debt made under another rate to this one, token for token, rounded against the key. Says which it was.
+    pub(crate) fn reprice(&mut self, rate: Rate, now: u64) -> Option<u16> {
+        let found = self.found.filter(|found| found.slot.code() != rate.code())?;
+        let before = found.slot.code();
+        let debt = repriced(self.debt(now), before, rate);
+        // Another value than there was, so that nobody who saw that can write over it: full is full a nanosecond earlier.
+        let same = u64::from(now + debt == self.held.time());
+        self.set(if debt == 0 { now.saturating_sub(same) } else { now + debt + same });
+        self.table.recode(found, rate.code());
+        Some(before)
     }
 
     /// Puts so much on the debt.

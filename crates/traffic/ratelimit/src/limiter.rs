@@ -447,22 +447,24 @@ fn decide(
 ) -> Result<Option<Tightest>, RefusedTogether> {
     let mut refused: Option<RefusedTogether> = None;
     let mut tightest: Option<Tightest> = None;
-    let mut next = [None::<u64>; MOST_KEYS];
+    let mut pending = [0; MOST_KEYS];
     let mut at = 0;
     for (nth, (index, _)) in places.iter().flatten().enumerate() {
         // A repeated key has no bucket of its own but that of the one before it.
         at = if buckets.get(nth).is_some_and(Option::is_some) { nth } else { at };
-        let (Some(ask), Some(Some(bucket)), Some(full_at)) =
-            (asks.get(*index), buckets.get_mut(at), next.get_mut(at))
+        let (Some(ask), Some(Some(bucket)), Some(pending)) =
+            (asks.get(*index), buckets.get_mut(at), pending.get_mut(at))
         else {
             continue;
         };
-        bucket.reprice(ask.rate, now);
-        let arrival = full_at.unwrap_or(now + bucket.debt(now));
+        if let Some(before) = bucket.reprice(ask.rate, now) {
+            *pending = repriced(*pending, before, ask.rate);
+        }
+        let arrival = now + bucket.debt(now) + *pending;
         let increment = ask.rate.nanos() * u64::from(ask.cost);
         match admit(arrival, now, increment, ask.rate.tolerance()) {
             Ok(granted) => {
-                *full_at = Some(granted);
+                *pending += increment;
                 let standing = Standing::new(granted - now, ask.rate);
                 if tightest.is_none_or(|tightest| standing.is_tighter_than(tightest.standing)) {
                     tightest = Some(Tightest { index: *index, standing });
@@ -480,9 +482,9 @@ fn decide(
     if let Some(refused) = refused {
         return Err(refused);
     }
-    for (bucket, full_at) in buckets.iter_mut().zip(next) {
-        if let (Some(bucket), Some(full_at)) = (bucket, full_at) {
-            bucket.grant(now, full_at - (now + bucket.debt(now)));
+    for (bucket, pending) in buckets.iter_mut().zip(pending) {
+        if let Some(bucket) = bucket {
+            bucket.grant(now, pending);
         }
     }
     Ok(tightest)

@@ -286,8 +286,9 @@ impl Table {
             };
             self.drop_history(index, &held);
             self.rename(index, slot, key_of(hash, rate_code));
-            // A new value, so that nobody who saw the old one can write over it; one nanosecond is no debt.
-            let fresh = (held.time() + 1).max(inherited());
+            // A new value, so that nobody who saw the old one can write over it; one nanosecond is no debt. And not before
+            // now, or the next of several new keys would take the slot again.
+            let fresh = (held.time() + 1).max(now).max(inherited());
             held.set(fresh, false);
             return Ok((Found { slot, index, word: fresh, code: rate_code }, Some(held)));
         }

@@ -54,6 +54,35 @@ fn a_key_that_repeats_pays_for_each() {
 }
 
 #[test]
+fn a_key_that_repeats_at_another_rate_pays_token_for_token() {
+    let (fast, slow) =
+        (Rate::per_second(1_000).unwrap(), Rate::per_second(1).unwrap().with_burst(10).unwrap());
+    let (limiter, _) = limiter();
+    let asks = [limiter.ask("k", fast).cost(5), limiter.ask("k", slow)];
+    let _ = limiter.check_all(&asks).unwrap();
+    // A debt that is brought to another rate is rounded against the key.
+    assert!((3..=4).contains(&limiter.peek("k", slow).remaining()));
+    let asks = [limiter.ask("l", slow), limiter.ask("l", fast).cost(5)];
+    let _ = limiter.check_all(&asks).unwrap();
+    assert!((993..=994).contains(&limiter.peek("l", fast).remaining()));
+}
+
+/// Each takes the slot that has been full for longest: not the one that the key before it has just been given.
+#[test]
+fn several_new_keys_find_room_in_a_table_without_an_empty_slot() {
+    let clock = ManualClock::new();
+    let limiter = RateLimiter::builder(1).clock(Arc::new(clock.clone())).build();
+    let rate = Rate::per_minute(5).unwrap();
+    for key in 0..500 {
+        limiter.check(&key, rate).unwrap();
+        clock.advance(Duration::from_hours(1));
+    }
+    let asks = [limiter.ask("a", rate), limiter.ask("b", rate), limiter.ask("c", rate)];
+    let _ = limiter.check_all(&asks).unwrap();
+    assert_eq!(["a", "b", "c"].map(|key| limiter.peek(key, rate).remaining()), [4, 4, 4]);
+}
+
+#[test]
 fn none_is_granted_and_too_many_are_refused() {
     let (limiter, _) = limiter();
     let rate = Rate::per_minute(5).unwrap();
