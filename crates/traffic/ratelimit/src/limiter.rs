@@ -288,9 +288,11 @@ impl<S> Inner<S> {
                     Ok(next) if found.slot.word.replace(found.word, next) => {
                         return Ok(Standing::new(next - now, rate));
                     }
-                    Ok(_) => {}
-                    // A refusal writes nothing, so it needs no hold.
-                    Err(wait) => return Err(exceeded(wait, found.word, now, rate)),
+                    // A refusal writes nothing, so it needs no hold; but key and word must be of the same moment.
+                    Err(wait) if found.slot.word.load() == found.word => {
+                        return Err(exceeded(wait, found.word, now, rate));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -387,9 +389,12 @@ impl<S> Inner<S> {
     /// Holds a place, unless it has gone to another key meanwhile.
     fn hold_place<'a>(&'a self, found: Option<Found<'a>>, hash: u64) -> Option<Bucket<'a>> {
         let held = found.map_or(&self.spare, |found| &found.slot.word).hold();
-        // Who has a slot by now uses that; the spare bucket is for those who have none.
-        let ours = found.map_or_else(|| self.table.find(hash).is_none(), |found| found.slot.belongs_to(hash));
-        ours.then_some(Bucket { held, found, table: &self.table })
+        self.is_place_of(found, hash).then_some(Bucket { held, found, table: &self.table })
+    }
+
+    /// Whether a held place is this key's. Who has a slot by now uses that; the spare bucket is for those who have none.
+    fn is_place_of(&self, found: Option<Found<'_>>, hash: u64) -> bool {
+        found.map_or_else(|| self.table.find(hash).is_none(), |found| found.slot.belongs_to(hash))
     }
 
     fn take_all(&self, asks: &[Ask]) -> Result<Option<Tightest>, RefusedTogether> {
@@ -429,9 +434,11 @@ impl<S> Inner<S> {
         let mut last = None;
         for (place, bucket) in places.iter().flatten().zip(&mut buckets) {
             let index = place.1.map_or(usize::MAX, |found| found.index);
+            let hash = asks.get(place.0).map_or(0, |ask| ask.hash);
             if last.replace(index) != Some(index) {
-                let hash = asks.get(place.0).map_or(0, |ask| ask.hash);
                 *bucket = Some(self.hold_place(place.1, hash)?);
+            } else if !self.is_place_of(place.1, hash) {
+                return None;
             }
         }
         Some(decide(asks, places, &mut buckets, now))

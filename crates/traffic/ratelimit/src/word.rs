@@ -42,7 +42,7 @@ impl Word {
         self.swap(seen, next).is_ok()
     }
 
-    /// Takes the word for a moment; others wait. Nothing is done while it is held but arithmetic.
+    /// Takes the word for a moment; others wait. Nothing is done while it is held that waits for long.
     pub(crate) fn hold(&self) -> Held<'_> {
         let mut tries = 0;
         loop {
