@@ -67,6 +67,13 @@ fn two_keys_that_want_the_same_slot_never_write_each_others_debt() {
     });
 }
 
+/// A table whose slot is key 1's, and its rate, which has room for two. Its bucket is full, so another may have the slot.
+fn of_one_key() -> (Arc<Table>, Rate) {
+    let (table, rate) = (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
+    drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
+    (table, rate)
+}
+
 /// Takes one token by the common path: the slot is where it was, swap after swap.
 fn take_at_home(table: &Table, hash: u64, rate: Rate) -> bool {
     let mut at_home = table.at_home(hash, key_of(hash, rate.code()));
@@ -85,10 +92,7 @@ fn take_at_home(table: &Table, hash: u64, rate: Rate) -> bool {
 #[test]
 fn a_lost_swap_is_never_won_on_a_slot_that_has_gone_to_another_key() {
     loom::model(|| {
-        let (table, rate) =
-            (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
-        // Its bucket is full, so the slot may be had by another.
-        drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
+        let (table, rate) = of_one_key();
         let racing = Arc::clone(&table);
         let other = thread::spawn(move || take_keyed(&racing, 2, rate));
         let granted = [take_at_home(&table, 1, rate), other.join().unwrap()];
@@ -103,10 +107,8 @@ fn a_lost_swap_is_never_won_on_a_slot_that_has_gone_to_another_key() {
 #[test]
 fn a_lost_swap_is_never_won_on_a_bucket_of_another_rate() {
     loom::model(|| {
-        let (table, rate) =
-            (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
+        let (table, rate) = of_one_key();
         let slower = Rate::per_minute(1).unwrap();
-        drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
         let racing = Arc::clone(&table);
         let other = thread::spawn(move || {
             let found = racing.find(1).unwrap();
@@ -125,9 +127,7 @@ fn a_lost_swap_is_never_won_on_a_bucket_of_another_rate() {
 #[test]
 fn two_threads_at_one_key_are_granted_what_it_holds() {
     loom::model(|| {
-        let (table, rate) =
-            (Arc::new(Table::of_one_line()), Rate::per_second(1).unwrap().with_burst(2).unwrap());
-        drop(table.find_or_take(1, rate.code(), NOW, || 0).unwrap());
+        let (table, rate) = of_one_key();
         let racing = Arc::clone(&table);
         let other = thread::spawn(move || take_at_home(&racing, 1, rate));
         assert_eq!([take_at_home(&table, 1, rate), other.join().unwrap()], [true, true]);
