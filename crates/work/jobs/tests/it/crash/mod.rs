@@ -152,6 +152,20 @@ impl Stage {
         let waiting: i64 = sqlx::query_scalar(sql).fetch_one(db.postgres().unwrap()).await.unwrap();
         waiting > 0
     }
+
+    /// Waits until the server has ended what a dead process had begun. It learns of the death by the closed connection, a
+    /// moment later, and until then holds the locks, which whoever prunes goes past.
+    async fn buried(&self) {
+        let Place::Postgres(_, db) = &self.place else { return };
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL";
+        let ended = async {
+            while sqlx::query_scalar::<_, i64>(sql).fetch_one(db.postgres().unwrap()).await.unwrap() > 0 {}
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended)
+            .await
+            .expect("a dead process's transaction ends");
+    }
 }
 
 type Handle = (Arc<dyn JobStore>, Option<(Database, SqlStore)>);
@@ -226,6 +240,9 @@ async fn every_point(stage: &Stage, points: Points, chapter: Chapter, fault: Fau
             first.finish().await;
         } else {
             drop(wire);
+            if fault == Fault::Kill {
+                stage.buried().await;
+            }
             second.finish().await;
         }
         second.verify().await;
