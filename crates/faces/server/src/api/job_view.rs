@@ -44,8 +44,9 @@ pub(crate) struct JobView {
     pub(crate) request_id: String,
     /// The trace it belongs to.
     pub(crate) traceparent: String,
-    /// Every attempt, oldest first.
-    pub(crate) attempts: Vec<AttemptView>,
+    /// Every attempt, oldest first; a list of jobs leaves them out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attempts: Option<Vec<AttemptView>>,
 }
 
 /// One attempt.
@@ -95,8 +96,15 @@ impl From<Job> for JobView {
             reason: job.reason.map(ErrorView::from),
             request_id: job.context.request_id,
             traceparent: job.context.traceparent,
-            attempts: job.attempts.into_iter().map(AttemptView::from).collect(),
+            attempts: Some(job.attempts.into_iter().map(AttemptView::from).collect()),
         }
+    }
+}
+
+impl JobView {
+    /// As one of many, whose attempts have not been read.
+    pub(crate) fn listed(job: Job) -> Self {
+        Self { attempts: None, ..Self::from(job) }
     }
 }
 

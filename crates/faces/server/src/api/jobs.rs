@@ -174,7 +174,7 @@ async fn list(
     let limit = filter.limit as usize;
     let jobs = container.get(JOBS).await?.list(&reach(context), filter).await?;
     let next = jobs.last().filter(|_| jobs.len() == limit).map(|job| job.id.to_string());
-    Ok(Json(JobPage { jobs: jobs.into_iter().map(JobView::from).collect(), next }))
+    Ok(Json(JobPage { jobs: jobs.into_iter().map(JobView::listed).collect(), next }))
 }
 
 /// The operator, who reaches everywhere and has not narrowed the request to a tenant, sees the jobs of all of them.

@@ -40,7 +40,7 @@ async fn act(container: &Container, action: JobsAction, output: Output) -> Resul
             let batch = batch.map(BatchId::from);
             let filter = Filter { state, kind, batch, limit, ..Filter::default() };
             let found = jobs.list(&context, filter).await.map_err(Error::from)?;
-            let found: Vec<JobView> = found.into_iter().map(JobView::from).collect();
+            let found: Vec<JobView> = found.into_iter().map(JobView::listed).collect();
             output.print(&found, |found| {
                 let row = |job: &JobView| {
                     let attempts = format!("{}/{}", job.attempt, job.max_attempts);

@@ -28,6 +28,13 @@ async fn a_job_posted_over_http_calls_its_url_and_keeps_what_came_back() {
     assert_eq!(done["result"]["status"], 200);
     assert_eq!(done["result"]["body"], "received");
     assert_eq!(done["attempts"].as_array().unwrap().len(), 1);
+    let page: serde_json::Value =
+        house.request("GET", "/v1/jobs?limit=1").send().await.unwrap().json().await.unwrap();
+    assert_eq!(page["jobs"][0]["id"], id);
+    assert!(
+        page["jobs"][0].get("attempts").is_none(),
+        "a list has not looked at them, and does not say there are none"
+    );
 
     let calls = hook.calls();
     assert_eq!(calls.len(), 1);
