@@ -21,7 +21,7 @@ pub struct BreakerConfig {
     /// How long a call may take before it is slow. None by default: no call is.
     #[serde(with = "runtime_kernel::units::duration_option", skip_serializing_if = "Option::is_none")]
     pub slow_call: Option<Duration>,
-    /// No rate counts before the window holds so many calls. Default 20.
+    /// No rate counts before the window holds so many calls; [`u32::MAX`]: no rate ever counts. Default 20.
     pub minimum_calls: u32,
     /// Opens after so many failures in a row, whatever the rates. None by default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ pub struct BreakerConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Window {
-    /// The last so many: 1 to 65,535.
+    /// The last so many: 1 to 65,000.
     Calls(u32),
     /// Those of the last time, in tenths of it: 10 ms to 1 day.
     Time(#[serde(with = "runtime_kernel::units::duration")] Duration),
@@ -76,10 +76,9 @@ impl Default for BreakerConfig {
 impl BreakerConfig {
     /// Opens after so many failures in a row, and at no rate.
     pub fn consecutive(failures: u32) -> Self {
-        let never = u32::from(u16::MAX);
         Self {
             consecutive_failures: Some(failures),
-            minimum_calls: never,
+            minimum_calls: u32::MAX,
             window: Window::Calls(1),
             ..Self::default()
         }
@@ -91,11 +90,11 @@ impl BreakerConfig {
         let wrong = |key, message| Err(PolicyError { key, message });
         let share = |rate: f64| rate > 0.0 && rate <= 1.0;
         let window = match self.window {
-            Window::Calls(calls) => (1..=65_535).contains(&calls),
+            Window::Calls(calls) => (1..=65_000).contains(&calls),
             Window::Time(time) => (Duration::from_millis(10)..=DAY).contains(&time),
         };
         if !window {
-            return wrong("window", "must be `calls` from 1 to 65535 or `time` from 10ms to 1d");
+            return wrong("window", "must be `calls` from 1 to 65000 or `time` from 10ms to 1d");
         }
         if !share(self.failure_rate) {
             return wrong("failure_rate", "must be more than 0 and at most 1");
@@ -136,7 +135,7 @@ impl BreakerConfig {
     /// The smaller of the two: a window of 10 calls never holds 20.
     pub(crate) fn needed(&self) -> u64 {
         match self.window {
-            _ if self.minimum_calls >= u32::from(u16::MAX) => u64::MAX,
+            _ if self.minimum_calls == u32::MAX => u64::MAX,
             Window::Calls(calls) => u64::from(self.minimum_calls.min(calls)),
             Window::Time(_) => u64::from(self.minimum_calls),
         }

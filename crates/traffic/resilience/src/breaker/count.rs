@@ -6,13 +6,15 @@ use crate::breaker::window::{Mark, Totals};
 
 /// A true ring: the oldest mark leaves when a new one comes, however long the breaker has been closed.
 ///
-/// Each slot carries the generation its mark was made in, and so does the word of sums. A change of a slot is applied
-/// to the sums once, each half only if it belongs to their generation, so the sums never drift from the slots.
+/// Each slot carries the generation its mark was made in, and so does the word of sums. A mark is added to the sums before
+/// it is put into its slot, and taken from them after it has left it, each only if it belongs to their generation: the sums
+/// never drift from the slots, and are never less than what the slots hold.
 #[derive(Debug)]
 pub(crate) struct LastCalls {
     slots: Box<[AtomicU32]>,
     next: AtomicU64,
-    /// Generation, calls, failed, slow: 16 bits each.
+    /// Generation, calls, failed, slow: 16 bits each. There may be more calls than slots by those that are just being
+    /// recorded, one a thread.
     sums: AtomicU64,
 }
 
@@ -40,19 +42,22 @@ impl LastCalls {
         if slot.load(Ordering::Relaxed) == new {
             return of(generation, self.sums.load(Ordering::Acquire));
         }
+        // Counted before it can be seen, so that whoever pushes it out takes away what is there.
+        self.change(|sums| of(generation, sums).map(|_| sums + parts(new)))?;
         let old = slot.swap(new, Ordering::AcqRel);
+        self.change(|sums| Some(if u64::from(old >> 2) == sums >> 48 { sums - parts(old) } else { sums }))
+            .and_then(|sums| of(generation, sums))
+    }
+
+    fn change(&self, to: impl Fn(u64) -> Option<u64>) -> Option<u64> {
         let mut sums = self.sums.load(Ordering::Acquire);
         loop {
-            let present = sums >> 48;
-            let mut next = sums;
-            if u64::from(new >> 2) == present {
-                next += parts(new);
-            }
-            if u64::from(old >> 2) == present {
-                next -= parts(old);
+            let next = to(sums)?;
+            if next == sums {
+                return Some(next);
             }
             match self.sums.compare_exchange_weak(sums, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return of(generation, next),
+                Ok(_) => return Some(next),
                 Err(changed) => sums = changed,
             }
         }
@@ -63,6 +68,10 @@ impl LastCalls {
     }
 
     pub(crate) fn reset(&self, generation: u16) {
+        // The numbers begin anew: what is left from the last time round must not be taken for what is counted now.
+        if generation == 1 {
+            self.slots.iter().for_each(|slot| slot.store(0, Ordering::Release));
+        }
         self.sums.store(u64::from(generation) << 48, Ordering::Release);
     }
 }

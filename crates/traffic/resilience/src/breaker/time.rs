@@ -47,7 +47,12 @@ impl LastTime {
         let bucket = self.bucket(present)?;
         let own = stamp(generation);
         let failed = u64::from(mark.failed);
-        let add = |word: u64| (word & !(COUNT << 28 | COUNT) == own).then(|| word + (1 << 28) + failed);
+        let full = |word: u64| (word >> 28) & COUNT == COUNT;
+        // A bucket that holds 268 million calls takes no more: its shares are told by those.
+        let add = |word: u64| {
+            (word & !(COUNT << 28 | COUNT) == own)
+                .then(|| if full(word) { word } else { word + (1 << 28) + failed })
+        };
         bucket.calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).ok()?;
         if mark.slow {
             let add = |word: u64| (word & (0xff << 56) == own).then(|| word + 1);
@@ -116,4 +121,19 @@ impl LastTime {
 
 fn stamp(generation: u16) -> u64 {
     u64::from(generation & 0xff) << 56
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_bucket_takes_no_more_and_stays_in_its_generation() {
+        let window = LastTime::new(Duration::from_hours(24));
+        window.buckets[0].calls.store(stamp(1) | COUNT << 28 | 7, Ordering::Release);
+        for _ in 0..2 {
+            let totals = window.record(1, 0, Mark { failed: true, slow: false });
+            assert_eq!(totals, Some(Totals { calls: COUNT, failed: 7, slow: 0 }));
+        }
+    }
 }

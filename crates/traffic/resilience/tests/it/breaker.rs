@@ -1,5 +1,6 @@
 //! Circuit breakers, in the cases where others fail among others.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,56 @@ fn after_a_hundred_thousand_successes_a_window_of_a_hundred_opens_within_a_hundr
         }
         assert_eq!(failures, if healthy == 0 { 20 } else { 50 }, "after {healthy} successes");
     }
+}
+
+/// The smallest window there is, so that each mark pushes out the other's.
+#[test]
+fn what_two_record_at_once_is_counted_once_and_taken_back_once() {
+    const ROUNDS: usize = 50_000;
+    let mut config = BreakerConfig::consecutive(1_000_000);
+    config.window = Window::Calls(1);
+    let (breaker, _) = breaker(config);
+    let (arrived, mut wrong) = (AtomicUsize::new(0), Vec::new());
+    // Nobody sleeps, so that both go on at the same moment.
+    let meet = |meeting: usize| {
+        arrived.fetch_add(1, Ordering::AcqRel);
+        while arrived.load(Ordering::Acquire) < 2 * meeting {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                meet(2 * round + 1);
+                report(&breaker, Outcome::Success);
+                meet(2 * round + 2);
+            }
+        });
+        for round in 0..ROUNDS {
+            breaker.reset();
+            meet(2 * round + 1);
+            report(&breaker, Outcome::Failure);
+            meet(2 * round + 2);
+            let seen = breaker.snapshot();
+            if seen.calls != 1 || seen.failed > 1 {
+                wrong.push(seen);
+            }
+        }
+    });
+    assert_eq!(wrong, []);
+}
+
+#[test]
+fn as_many_calls_as_may_be_asked_for_can_be_the_least_that_count() {
+    let mut config = config();
+    (config.window, config.minimum_calls) = (Window::Time(secs(10)), 100_000);
+    let (breaker, _) = breaker(config);
+    for _ in 0..99_999 {
+        report(&breaker, Outcome::Failure);
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    report(&breaker, Outcome::Failure);
+    assert_eq!(breaker.state(), BreakerState::Open);
 }
 
 #[test]
