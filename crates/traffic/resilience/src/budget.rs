@@ -152,8 +152,13 @@ impl RetryBudget {
         }
     }
 
+    /// A call has succeeded without a retry: one token comes back.
+    pub fn succeeded(&self) {
+        self.give_back(None);
+    }
+
     /// A call has succeeded: what its last retry cost comes back, or one token if it needed none.
-    pub(crate) fn succeeded(&self, charge: Option<Charge>) {
+    pub(crate) fn give_back(&self, charge: Option<Charge>) {
         let BudgetConfig::Tokens { capacity, .. } = self.config else { return };
         let back = charge.map_or(1, |charge| charge.0);
         // Mostly full already.

@@ -6,7 +6,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use runtime_kernel::{Deadline, SharedClock, Sleep};
+use runtime_kernel::{Clock, Deadline, SharedClock, Sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -259,23 +259,39 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let TimeoutLayer { timeout, clock, judge, deadline } = &self.layer;
-        let left = deadline(&request).remaining(&**clock);
-        let own = timeout.filter(|own| left.is_none_or(|left| *own < left));
-        let late = own.map_or(Rejection::DeadlinePassed, |after| Rejection::TimedOut { after });
-        let bound = own.or(left);
-        let inner =
-            if bound.is_some_and(|bound| bound.is_zero()) { None } else { Some(self.inner.call(request)) };
-        TimeoutFuture { inner, bound, late, timer: None, clock: clock.clone(), judge: judge.clone() }
+        let time = Time { own: *timeout, deadline: deadline(&request) };
+        let late = time.left(&**clock).filter(|(left, _)| left.is_zero()).map(|(_, late)| late);
+        let inner = if late.is_some() { None } else { Some(self.inner.call(request)) };
+        TimeoutFuture { inner, time, late, timer: None, clock: clock.clone(), judge: judge.clone() }
+    }
+}
+
+/// How long a call may take once it is waited for, and until when it is of use.
+#[derive(Clone, Copy, Debug)]
+struct Time {
+    own: Option<Duration>,
+    deadline: Deadline,
+}
+
+impl Time {
+    /// What is left, if anything bounds it, and what to say when that is over.
+    fn left(self, clock: &dyn Clock) -> Option<(Duration, Rejection)> {
+        let left = self.deadline.remaining(clock);
+        match self.own.filter(|own| left.is_none_or(|left| *own < left)) {
+            Some(after) => Some((after, Rejection::TimedOut { after })),
+            None => left.map(|left| (left, Rejection::DeadlinePassed)),
+        }
     }
 }
 
 pin_project! {
-    /// The future of [`TimeoutService`]. It sets a timer only once it has to wait.
+    /// The future of [`TimeoutService`]. It sets a timer only once it has to wait: the layer's own time-out is counted
+    /// from then, a deadline stays where it is.
     pub struct TimeoutFuture<F, J> {
         #[pin]
         inner: Option<F>,
-        bound: Option<Duration>,
-        late: Rejection,
+        time: Time,
+        late: Option<Rejection>,
         timer: Option<Sleep>,
         clock: SharedClock,
         judge: J,
@@ -291,17 +307,21 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Result<Res, E>> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(this.judge.turned_away(*this.late));
-        };
-        if let Poll::Ready(answer) = inner.poll(cx) {
-            return Poll::Ready(answer);
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            if let Poll::Ready(answer) = inner.poll(cx) {
+                return Poll::Ready(answer);
+            }
+            if this.timer.is_none() {
+                let Some((left, late)) = this.time.left(&**this.clock) else { return Poll::Pending };
+                (*this.timer, *this.late) = (Some(this.clock.sleep(left)), Some(late));
+            }
         }
-        let Some(bound) = *this.bound else { return Poll::Pending };
-        let timer = this.timer.get_or_insert_with(|| this.clock.sleep(bound));
-        ready!(timer.as_mut().poll(cx));
-        // Whatever the call holds is let go before anybody hears of it.
-        this.inner.set(None);
-        Poll::Ready(this.judge.turned_away(*this.late))
+        if let Some(timer) = this.timer {
+            ready!(timer.as_mut().poll(cx));
+            // Whatever the call holds is let go before anybody hears of it.
+            this.inner.set(None);
+        }
+        let late = this.late.unwrap_or(Rejection::DeadlinePassed);
+        Poll::Ready(this.judge.turned_away(late))
     }
 }

@@ -45,14 +45,28 @@ impl HedgeConfig {
 
 /// Asks once, again each time the answer is late, and takes the first success; the others are dropped.
 ///
-/// An attempt that fails ends nothing as long as another is under way; if none is, the next is made at once. Each attempt but the first is taken from the budget, if there is one; when it is spent, nothing more is asked.
-/// Only what may be done twice may be hedged.
+/// An attempt that fails ends nothing as long as another is under way; if none is, the next is made at once. Each attempt
+/// but the first is taken from the budget, if there is one; when it is spent, nothing more is asked. Telling the budget of
+/// calls and successes is the caller's part ([`RetryBudget::called`], [`RetryBudget::succeeded`]). Only what may be done
+/// twice may be hedged.
 ///
 /// Cancel-safe: dropped, all attempts are dropped.
 ///
 /// # Errors
 /// The error of the last attempt that failed; nothing was under way any more.
 pub async fn hedge<T, E, W: Future<Output = Result<T, E>>>(
+    config: HedgeConfig,
+    clock: &dyn Clock,
+    deadline: Deadline,
+    budget: Option<&RetryBudget>,
+    attempt: impl FnMut(u32) -> W,
+) -> Result<T, E> {
+    hedge_while(|_| true, config, clock, deadline, budget, attempt).await
+}
+
+/// As [`hedge`]; after an error that will not pass, nothing more is asked.
+pub(crate) async fn hedge_while<T, E, W: Future<Output = Result<T, E>>>(
+    may_pass: impl Fn(&E) -> bool,
     config: HedgeConfig,
     clock: &dyn Clock,
     deadline: Deadline,
@@ -89,7 +103,7 @@ pub async fn hedge<T, E, W: Future<Output = Result<T, E>>>(
         match first {
             Some(Ok(value)) => return Ok(value),
             Some(Err(_)) if original.is_some() || !others.is_empty() => continue,
-            Some(Err(error)) if !more || !allowed(budget, clock) => return Err(error),
+            Some(Err(error)) if !more || !may_pass(&error) || !allowed(budget, clock) => return Err(error),
             None if !allowed(budget, clock) => {
                 made = config.max_attempts;
                 continue;

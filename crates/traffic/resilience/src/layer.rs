@@ -211,7 +211,8 @@ where
         // The answer is let go before the wait: it may hold a connection or a permit the next attempt needs.
         drop(answer);
         clock.sleep(wait).await;
-        std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+        let ready = std::future::poll_fn(|cx| service.poll_ready(cx));
+        layer.bounded(deadline.remaining(clock), ready).await?;
         let more = attempt + 1 < layer.policy.max_attempts();
         let kept = more.then(|| layer.replay.again(&next)).flatten();
         let call = service.call(next);
@@ -236,16 +237,16 @@ impl<P> RetryLayer<P> {
         if verdict.is_none()
             && let Some(budget) = self.policy.budget()
         {
-            budget.succeeded(None);
+            budget.succeeded();
         }
         verdict
     }
 
-    async fn bounded<Req, Res, E>(
+    async fn bounded<T, Req, Res, E>(
         &self,
         bound: Option<Duration>,
-        call: impl Future<Output = Result<Res, E>>,
-    ) -> Result<Res, E>
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E>
     where
         P: Replay<Req, Res, E>,
     {
@@ -343,7 +344,13 @@ where
                 }
             };
             let answer = hedge(layer.config, &*layer.clock, deadline, layer.budget.as_deref(), attempt).await;
-            answer.map_err(|error| error.unwrap_or_else(|| layer.replay.timed_out(Duration::ZERO)))
+            let answer =
+                answer.map_err(|error| error.unwrap_or_else(|| layer.replay.timed_out(Duration::ZERO)));
+            if let Some(budget) = layer.budget.as_deref().filter(|_| layer.replay.verdict(&answer).is_none())
+            {
+                budget.succeeded();
+            }
+            answer
         })
     }
 }

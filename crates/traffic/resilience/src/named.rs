@@ -22,7 +22,7 @@ use crate::policy::RetryPolicy;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ResilienceConfig {
-    /// Whether anything is tried again. Default true; off, every policy makes one attempt.
+    /// Whether anything is tried again. Default true; off, every policy makes one attempt and no pipeline hedges.
     pub retries: bool,
     /// The retry policies.
     pub retry: BTreeMap<String, RetryConfig>,
@@ -93,6 +93,7 @@ impl Pipelines {
         })?;
         let policies = RetryPolicies::new(config.clone())?;
         let mut named = BTreeMap::new();
+        let retries = config.retries;
         for (name, config) in &config.pipeline {
             let mut pipeline = Pipeline::new().on(clock.clone(), rng.clone());
             if let Some(timeout) = config.timeout {
@@ -104,7 +105,7 @@ impl Pipelines {
                 let budget = policy.config().budget;
                 pipeline = pipeline.retry(policy.with_budget(budget)?);
             }
-            if let Some(hedge) = config.hedge {
+            if let Some(hedge) = config.hedge.filter(|_| retries) {
                 pipeline = pipeline.hedge(hedge)?;
             }
             if let Some(bulkhead) = config.bulkhead {

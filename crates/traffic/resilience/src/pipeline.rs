@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use runtime_kernel::{Classify, Context, Deadline, Retry, SharedClock, SystemClock};
 
-use crate::breaker::{CircuitBreaker, Outcome};
+use crate::breaker::{CircuitBreaker, Outcome, Permit};
 use crate::bulkhead::Bulkhead;
 use crate::config::PolicyError;
-use crate::hedge::{HedgeConfig, hedge};
+use crate::hedge::{HedgeConfig, hedge_while};
 use crate::jitter::SharedRng;
 use crate::policy::RetryPolicy;
 use crate::rejection::{Guarded, Rejection};
@@ -18,14 +18,15 @@ use crate::run::Waits;
 ///
 /// Whatever the order it is put together in, a call passes, from the outside in:
 ///
-/// 1. the deadline: the caller's, narrowed by `timeout`; work nobody waits for is not begun;
+/// 1. the deadline: the caller's, narrowed by `timeout` and the retry policy's `total_timeout`; work nobody waits for is
+///    not begun;
 /// 2. the retries, inside that deadline and the policy's budget;
-/// 3. the hedge, which asks again when an attempt is late;
+/// 3. the hedge, which asks again when an attempt is late, or has failed in a way that may pass;
 /// 4. the breaker, which sees every attempt, time-outs included;
 /// 5. the bulkhead, so that a place is held only while a call is made;
 /// 6. the attempt's own time-out (the retry policy's `attempt_timeout`).
 ///
-/// What is turned away here is not retried: the breaker is open and the bulkhead full for a reason.
+/// What is turned away here is neither retried nor hedged: the breaker is open and the bulkhead full for a reason.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,6 +55,22 @@ pub struct Pipeline {
     bulkhead: Option<Bulkhead>,
     clock: SharedClock,
     rng: SharedRng,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    deadline: Deadline,
+    /// The pipeline's own time, if that ends before the caller's.
+    own: Option<Duration>,
+}
+
+/// A call that was dropped because its time was up.
+#[derive(Debug)]
+struct Late {
+    rejection: Rejection,
+    /// Whether that is the dependency's fault.
+    outcome: Outcome,
 }
 
 /// What may be done more than once.
@@ -142,8 +159,9 @@ impl Pipeline {
     /// Makes a call under all guards. The operation gets the number of the attempt, from 1.
     ///
     /// What counts against the breaker is decided by what an error means ([`Outcome::of`]). An attempt that its own
-    /// time-out ends is a failure of the dependency; one that the caller's deadline ends is not, for a caller could
-    /// choose any.
+    /// time-out ends is a failure of the dependency, and so is one that the pipeline's ends, if it had at least half of
+    /// that time: attempts before it and the wait for a place may have left it less. One that the caller's deadline ends
+    /// is not, for a caller could choose any.
     ///
     /// Cancel-safe: dropped, it drops the attempt, gives back its place and counts as cancelled.
     ///
@@ -194,18 +212,18 @@ impl Pipeline {
         W: Future<Output = Result<T, E>>,
     {
         let clock = &*self.clock;
-        let own = self.timeout.map_or(Deadline::NONE, |timeout| Deadline::after(clock, timeout));
-        let deadline = deadline.narrow(own);
-        if deadline.is_expired(clock) {
+        let until = self.until(deadline);
+        if until.deadline.is_expired(clock) {
             return Err(Rejection::DeadlinePassed.into());
         }
-        if repeat == Repeat::Never || self.retry.max_attempts() == 1 {
-            return self.attempt(repeat, deadline, 1, &operation).await;
+        // A hedge is taken from the budget as well, which must know of the call then.
+        if repeat == Repeat::Never || (self.retry.max_attempts() == 1 && self.hedge.is_none()) {
+            return self.attempt(repeat, until, 1, &operation).await;
         }
         let mut waits = Waits::new(&self.retry, clock, self.rng.clone());
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(repeat, deadline, attempt, &operation).await {
+            let error = match self.attempt(repeat, until, attempt, &operation).await {
                 Ok(value) => {
                     waits.succeeded();
                     return Ok(value);
@@ -217,7 +235,7 @@ impl Pipeline {
                 Guarded::Rejected(_) => Retry::Never,
                 Guarded::Failed(error) => error.retry(),
             };
-            match waits.after(attempt, verdict, deadline.remaining(clock)) {
+            match waits.after(attempt, verdict, until.deadline.remaining(clock)) {
                 Ok(wait) => {
                     // Let go before the wait: it may hold what the next attempt needs.
                     drop(error);
@@ -249,10 +267,19 @@ impl Pipeline {
         }
     }
 
+    /// The caller's deadline and the pipeline's own, whichever is earlier.
+    fn until(&self, deadline: Deadline) -> Until {
+        let bounds = [self.timeout, self.retry.total_timeout()];
+        let own = bounds.into_iter().flatten().min();
+        let ours = own.map_or(Deadline::NONE, |own| Deadline::after(&*self.clock, own));
+        let earlier = |ours| deadline.instant().is_none_or(|theirs| ours < theirs);
+        Until { deadline: deadline.narrow(ours), own: own.filter(|_| ours.instant().is_some_and(earlier)) }
+    }
+
     async fn attempt<T, E, W>(
         &self,
         repeat: Repeat,
-        deadline: Deadline,
+        until: Until,
         attempt: u32,
         operation: &impl Fn(u32) -> W,
     ) -> Result<T, Guarded<E>>
@@ -261,50 +288,61 @@ impl Pipeline {
         W: Future<Output = Result<T, E>>,
     {
         match self.hedge.filter(|_| repeat == Repeat::Always) {
-            None => self.guarded(deadline, || operation(attempt)).await,
+            None => self.guarded(until, || operation(attempt)).await,
             Some(config) => {
                 let budget = self.retry.budget().map(|budget| &**budget);
-                let again = |_| self.guarded(deadline, || operation(attempt));
-                hedge(config, &*self.clock, deadline, budget, again).await
+                let again = |_| self.guarded(until, || operation(attempt));
+                let may_pass = |error: &Guarded<E>| match error {
+                    Guarded::Rejected(rejection) => matches!(rejection, Rejection::TimedOut { .. }),
+                    Guarded::Failed(error) => error.retry() != Retry::Never,
+                };
+                hedge_while(may_pass, config, &*self.clock, until.deadline, budget, again).await
             }
         }
     }
 
-    async fn guarded<T, E, W>(&self, deadline: Deadline, work: impl FnOnce() -> W) -> Result<T, Guarded<E>>
+    async fn guarded<T, E, W>(&self, until: Until, work: impl FnOnce() -> W) -> Result<T, Guarded<E>>
     where
         E: Classify,
         W: Future<Output = Result<T, E>>,
     {
-        let permit = self.breaker.as_ref().map(CircuitBreaker::acquire).transpose()?;
+        let mut permit = self.breaker.as_ref().map(CircuitBreaker::acquire).transpose()?;
         let _place = match &self.bulkhead {
-            Some(bulkhead) => Some(bulkhead.enter(&*self.clock, deadline).await?),
+            Some(bulkhead) => {
+                let place = bulkhead.enter(&*self.clock, until.deadline).await?;
+                // Our own queue does not make the dependency slow.
+                permit.iter_mut().for_each(Permit::begin_now);
+                Some(place)
+            }
             None => None,
         };
-        let result = self.timed(deadline, work()).await;
+        let result = self.timed(until, work()).await;
         if let Some(permit) = permit {
             permit.record(match &result {
-                Ok(_) => Outcome::Success,
-                Err(Guarded::Rejected(Rejection::TimedOut { .. })) => Outcome::Failure,
-                Err(Guarded::Rejected(_)) => Outcome::Ignored,
-                Err(Guarded::Failed(error)) => Outcome::of_kind(error.kind()),
+                Ok(Ok(_)) => Outcome::Success,
+                Ok(Err(error)) => Outcome::of_kind(error.kind()),
+                Err(late) => late.outcome,
             });
         }
-        result
+        match result {
+            Ok(answer) => answer.map_err(Guarded::Failed),
+            Err(late) => Err(late.rejection.into()),
+        }
     }
 
-    async fn timed<T, E, W>(&self, deadline: Deadline, work: W) -> Result<T, Guarded<E>>
-    where
-        W: Future<Output = Result<T, E>>,
-    {
+    async fn timed<W: Future>(&self, until: Until, work: W) -> Result<W::Output, Late> {
         let clock = &*self.clock;
-        let left = deadline.remaining(clock);
+        let left = until.deadline.remaining(clock);
         let own = self.retry.attempt_timeout().filter(|own| left.is_none_or(|left| *own < left));
-        let bound = own.map_or(deadline, |own| Deadline::after(clock, own));
-        match bound.run(clock, work).await {
-            Ok(result) => result.map_err(Guarded::Failed),
-            Err(_) => Err(Guarded::Rejected(
-                own.map_or(Rejection::DeadlinePassed, |after| Rejection::TimedOut { after }),
-            )),
-        }
+        let bound = own.map_or(until.deadline, |own| Deadline::after(clock, own));
+        bound.run(clock, work).await.map_err(|_| match (own, until.own) {
+            (Some(after), _) => Late { rejection: Rejection::TimedOut { after }, outcome: Outcome::Failure },
+            (None, Some(after)) => {
+                let fair = left.is_none_or(|left| left >= after / 2);
+                let outcome = if fair { Outcome::Failure } else { Outcome::Ignored };
+                Late { rejection: Rejection::TimedOut { after }, outcome }
+            }
+            (None, None) => Late { rejection: Rejection::DeadlinePassed, outcome: Outcome::Ignored },
+        })
     }
 }

@@ -140,7 +140,7 @@ impl<'a, R: Rng> Waits<'a, R> {
     /// The call has succeeded.
     pub(crate) fn succeeded(&self) {
         if let Some(budget) = self.policy.budget() {
-            budget.succeeded(self.charge);
+            budget.give_back(self.charge);
         }
     }
 

@@ -265,7 +265,7 @@ impl Machine {
         }
     }
 
-    fn began(&self) -> u64 {
+    pub(crate) fn began(&self) -> u64 {
         if self.timed { self.ticks.now() } else { 0 }
     }
 

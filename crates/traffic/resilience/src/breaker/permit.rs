@@ -62,6 +62,13 @@ impl<M: Deref<Target = Machine>> Permit<M> {
         Self { machine: Some(machine), pass }
     }
 
+    /// The call begins only now: what was waited for since says nothing about how slow it is.
+    pub(crate) fn begin_now(&mut self) {
+        if let Some(machine) = &self.machine {
+            self.pass.began = machine.began();
+        }
+    }
+
     /// Says how the call went.
     pub fn record(mut self, outcome: Outcome) {
         if let Some(machine) = self.machine.take() {

@@ -151,3 +151,14 @@ async fn a_call_is_dropped_when_its_time_is_up_and_not_begun_when_nobody_waits()
     let layer = TimeoutLayer::new(None, SystemClock::shared(), ByStatus, |_: &u32| Deadline::NONE);
     assert_eq!(layer.layer(Strict::default()).oneshot(200).await, Ok(200));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_stays_where_it_is_however_late_the_call_is_waited_for() {
+    let deadline = Deadline::after(&SystemClock, Duration::from_secs(3));
+    let layer = TimeoutLayer::new(None, SystemClock::shared(), ByStatus, move |_: &u32| deadline);
+    let mut service = layer.layer(Strict::default());
+    let (start, call) = (SystemClock.now(), service.ready().await.unwrap().call(0));
+    SystemClock.sleep(Duration::from_secs(2)).await;
+    assert_eq!(call.await, Err("the deadline has passed".to_owned()));
+    assert_eq!(SystemClock.now() - start, Duration::from_secs(3));
+}

@@ -153,8 +153,56 @@ async fn hedged_attempts_are_made_on_ready_services_and_the_last_error_is_passed
     assert_eq!(layer.layer(strict(9)).oneshot(4).await, Err("down"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_succeeds_fills_the_purse_that_hedges_take_from() {
+    let config = BudgetConfig::Tokens { capacity: 2, cost: 2, throttled_cost: 2 };
+    let budget = Some(Arc::new(RetryBudget::new(config).unwrap()));
+    let config = HedgeConfig::after(Duration::from_millis(100));
+    let layer = HedgeLayer::new(config, budget, SystemClock::shared(), Even).unwrap();
+    for answer in [22, 21, 22] {
+        assert_eq!(layer.layer(late()).oneshot(2).await, Ok(answer));
+    }
+}
+
 #[test]
 fn the_layer_can_cross_threads() {
     fn crosses<T: Send + Sync + Clone>() {}
     crosses::<RetryLayer<Even>>();
+}
+
+/// Ready for one call, and never again.
+struct Once {
+    left: u32,
+}
+
+impl Clone for Once {
+    fn clone(&self) -> Self {
+        Self { left: 0 }
+    }
+}
+
+impl Service<u32> for Once {
+    type Response = u32;
+    type Error = &'static str;
+    type Future = std::future::Ready<Result<u32, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), &'static str>> {
+        if self.left == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        self.left -= 1;
+        std::future::ready(Err("down"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_ready_again_is_waited_for_until_the_deadline_only() {
+    let policy = RetryPolicy::constant(Duration::from_secs(1)).unwrap();
+    let policy =
+        policy.with_jitter(Jitter::None).unwrap().with_total_timeout(Duration::from_secs(5)).unwrap();
+    let layer = RetryLayer::new(policy, SystemClock::shared(), SharedRng::seeded(1), Even);
+    let start = SystemClock.now();
+    assert_eq!(layer.layer(Once { left: 1 }).oneshot(2).await, Err("timed out"));
+    assert_eq!(SystemClock.now() - start, Duration::from_secs(5));
 }

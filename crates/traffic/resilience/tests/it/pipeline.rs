@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use runtime_kernel::{Classify, Clock, Deadline, Error, ErrorKind, SystemClock};
+use runtime_kernel::{Classify, Clock, Deadline, Error, ErrorKind, Retry, SystemClock};
 use runtime_resilience::{
-    BreakerConfig, BreakerState, Bulkhead, BulkheadConfig, CircuitBreaker, Guarded, HedgeConfig, Jitter,
-    Pipeline, Pipelines, Rejection, ResilienceConfig, RetryPolicy, SharedRng,
+    BreakerConfig, BreakerState, BudgetConfig, Bulkhead, BulkheadConfig, CircuitBreaker, Guarded,
+    HedgeConfig, Jitter, Pipeline, Pipelines, Rejection, ResilienceConfig, RetryPolicy, SharedRng,
 };
 
 const CLOCK: SystemClock = SystemClock;
@@ -75,6 +75,121 @@ async fn a_deadline_the_caller_chose_says_nothing_about_the_dependency() {
     let error = pipeline.run(Deadline::after(&CLOCK, secs(1)), |_| hang()).await.unwrap_err();
     assert!(matches!(error, Guarded::Rejected(Rejection::DeadlinePassed)));
     assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+/// A dependency that takes calls and never answers is found out by whatever bound of ours ends them.
+#[tokio::test(start_paused = true)]
+async fn a_time_the_pipeline_sets_counts_against_the_dependency() {
+    let total = every_second().with_total_timeout(secs(2)).unwrap();
+    let same = every_second().with_attempt_timeout(secs(2)).unwrap();
+    for (what, pipeline, after) in [
+        ("timeout", pipeline().timeout(secs(2)), 2),
+        ("total_timeout", pipeline().retry(total.clone()), 2),
+        ("the earlier of both", pipeline().timeout(secs(9)).retry(total), 2),
+        ("as long as an attempt", pipeline().timeout(secs(2)).retry(same), 2),
+    ] {
+        let (breaker, start) = (breaker(1), CLOCK.now());
+        let pipeline = pipeline.breaker(breaker.clone());
+        let error = pipeline.run(Deadline::after(&CLOCK, secs(60)), |_| hang()).await.unwrap_err();
+        assert!(matches!(error, Guarded::Rejected(Rejection::TimedOut { .. })), "{what}: {error:?}");
+        assert_eq!((CLOCK.now() - start, breaker.state()), (secs(after), BreakerState::Open), "{what}");
+        // Half-open, too: probes that hang open it again.
+        CLOCK.sleep(secs(20)).await;
+        for _ in 0..2 {
+            pipeline.run(Deadline::NONE, |_| hang()).await.unwrap_err();
+        }
+        assert_eq!(breaker.state(), BreakerState::Open, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_left_too_little_time_says_nothing_about_the_dependency() {
+    let breaker = breaker(1);
+    let bulkhead = Bulkhead::new(BulkheadConfig::at_once(1).waiting(1, secs(10))).unwrap();
+    let pipeline = pipeline().timeout(secs(10)).bulkhead(bulkhead.clone()).breaker(breaker.clone());
+    let place = bulkhead.enter_now().unwrap();
+    let (error, ()) = tokio::join!(pipeline.run(Deadline::NONE, |_| hang()), async {
+        CLOCK.sleep(secs(6)).await;
+        drop(place);
+    });
+    assert!(matches!(error.unwrap_err(), Guarded::Rejected(Rejection::TimedOut { .. })));
+    assert_eq!((breaker.state(), breaker.snapshot().calls), (BreakerState::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_in_our_own_queue_does_not_make_a_dependency_slow() {
+    let mut config = BreakerConfig::default();
+    config.slow_call = Some(Duration::from_millis(100));
+    let rng = SharedRng::seeded(1);
+    let breaker = CircuitBreaker::with("b", config, SystemClock::shared(), rng, |_| {}).unwrap();
+    let bulkhead = Bulkhead::new(BulkheadConfig::at_once(1).waiting(10, secs(1))).unwrap();
+    let pipeline = pipeline().bulkhead(bulkhead).breaker(breaker.clone());
+    let call = || {
+        pipeline.run(Deadline::NONE, |_| async {
+            CLOCK.sleep(Duration::from_millis(50)).await;
+            Ok::<_, Error>(())
+        })
+    };
+    let (a, b, c, d) = tokio::join!(call(), call(), call(), call());
+    assert!([a, b, c, d].iter().all(Result::is_ok));
+    assert_eq!((breaker.snapshot().calls, breaker.snapshot().slow), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_will_not_pass_is_not_asked_again_by_a_hedge() {
+    let budget = BudgetConfig::Tokens { capacity: 1, cost: 1, throttled_cost: 1 };
+    let policy = every_second().with_budget(Some(budget)).unwrap();
+    let breaker = breaker(1);
+    let pipeline = pipeline().retry(policy.clone()).hedge(HedgeConfig::after(secs(1))).unwrap();
+    let guarded = pipeline.clone().breaker(breaker.clone());
+    breaker.force_open();
+    guarded.run(Deadline::NONE, |_| hang()).await.unwrap_err();
+    assert_eq!(breaker.snapshot().rejected, 1);
+    let calls = Cell::new(0);
+    let refused = pipeline.run(Deadline::NONE, |_| {
+        calls.set(calls.get() + 1);
+        std::future::ready(Err::<u32, _>(Error::new(ErrorKind::Invalid, "wrong", "wrong")))
+    });
+    assert_eq!(refused.await.unwrap_err().code(), "wrong");
+    assert_eq!(calls.get(), 1);
+    assert!(policy.budget().unwrap().spend(CLOCK.now(), Retry::Backoff), "nothing was taken from the budget");
+}
+
+/// Hedges are a share of the calls although none of them is retried.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_without_retries_keeps_to_its_share_of_the_calls() {
+    let budget = BudgetConfig::Share { ratio: 0.2, min_per_second: 0, window: secs(1_000) };
+    let policy = every_second().with_max_attempts(1).unwrap().with_budget(Some(budget)).unwrap();
+    let pipeline = pipeline().retry(policy).hedge(HedgeConfig::after(Duration::from_millis(1))).unwrap();
+    let asked = Cell::new(0);
+    for _ in 0..100 {
+        let answer = pipeline.run(Deadline::NONE, |_| {
+            asked.set(asked.get() + 1);
+            async {
+                CLOCK.sleep(Duration::from_millis(5)).await;
+                Ok::<_, Error>(())
+            }
+        });
+        answer.await.unwrap();
+    }
+    assert_eq!(asked.get(), 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_retried_nothing_is_hedged() {
+    let config: ResilienceConfig = serde_json::from_value(serde_json::json!({
+        "retries": false,
+        "pipeline": { "p": { "retry": "default", "hedge": { "delay": "10ms" } } },
+    }))
+    .unwrap();
+    let pipelines = Pipelines::new(&config, &SystemClock::shared(), &SharedRng::seeded(1), |_| {}).unwrap();
+    let calls = Cell::new(0);
+    let answer = pipelines.get("p").unwrap().run(Deadline::after(&CLOCK, secs(1)), |_| {
+        calls.set(calls.get() + 1);
+        hang()
+    });
+    answer.await.unwrap_err();
+    assert_eq!(calls.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
