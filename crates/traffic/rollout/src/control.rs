@@ -33,7 +33,8 @@ pub enum Order {
     Advance,
     /// Canary: everything to the canary.
     Promote,
-    /// Canary: nothing to it any more. Blue-green: back to the side that was left.
+    /// Canary: nothing to it any more. Blue-green: what is prepared is not switched to, or back to the side the last
+    /// switch left; once only.
     Rollback,
     /// Canary: this share, in hundredths of a per cent; and paused.
     Weight(u32),
@@ -119,9 +120,20 @@ impl Tally {
 }
 
 impl Watched {
+    /// Goes by what the store has said, unless a change of our own was newer than the answer; says what it went by before.
+    fn adopt(&self, asked: &Arc<Rollout>, stored: &Rollout) -> Arc<Rollout> {
+        let stored = Arc::new(stored.clone());
+        self.rollout.rcu(|known| {
+            // Where nothing has happened since it was asked, the store is right: it may have been put back to a backup.
+            let newer = Arc::ptr_eq(known, asked) || known.revision < stored.revision;
+            Arc::clone(if newer { &stored } else { known })
+        })
+    }
+
     /// Goes by a change of our own. What was counted before it says nothing of what comes after.
     fn follow(&self, before: &Rollout, after: &Rollout) {
-        self.rollout.store(Arc::new(after.clone()));
+        let own = Arc::new(after.clone());
+        self.rollout.rcu(|known| Arc::clone(if known.revision < own.revision { &own } else { known }));
         if before.generation != after.generation {
             for tally in &self.sides {
                 tally.take();
@@ -205,16 +217,18 @@ impl Rollouts {
     /// [`RolloutError::Store`]: the process goes on by what it knew.
     pub async fn refresh(&self) -> Result<(), RolloutError> {
         for (name, watched) in &self.inner.watched {
+            let asked = watched.rollout.load_full();
             let stored = self.inner.store.get(name).await?;
             let rollout = match stored {
                 Some(stored) => stored,
                 None => self.create(watched).await?,
             };
-            let known = watched.rollout.load();
-            let fresh = known.generation != rollout.generation;
-            if known.revision != rollout.revision {
-                watched.rollout.store(Arc::new(rollout.clone()));
+            let known = watched.adopt(&asked, &rollout);
+            if !Arc::ptr_eq(&known, &asked) && known.revision > rollout.revision {
+                // Changed while the store was asked: what it said is looked at next time.
+                continue;
             }
+            let fresh = known.generation != rollout.generation;
             let [primary, canary] = watched.sides.each_ref().map(Tally::take);
             // What was told under another generation says nothing of this one.
             let seen = if fresh { Evidence::default() } else { Evidence { primary, canary } };
@@ -347,6 +361,12 @@ impl Rollout {
         self.generation += 1;
     }
 
+    /// Blue-green: everything to a side, while the other one finishes what it has begun.
+    fn all_to(&mut self, side: Side, now: Timestamp) {
+        let until = now.saturating_add(self.plan.drain);
+        self.to(if side == Side::Canary { WHOLE } else { 0 }, Phase::Draining { until }, now);
+    }
+
     fn advance(&mut self, now: Timestamp) {
         self.step += 1;
         match self.plan.steps.get(self.step).map(|step| step.weight) {
@@ -421,6 +441,8 @@ impl Rollout {
                 Ok(())
             }
             (Order::Prepare, Phase::Idle) => {
+                // What becomes of the other side now is no longer what was left.
+                self.left = None;
                 self.phase = Phase::Prepared { side: self.active().other(), verified: false };
                 self.since = now;
                 Ok(())
@@ -430,8 +452,8 @@ impl Rollout {
                 Ok(())
             }
             (Order::Switch, Phase::Prepared { side, verified: true }) => {
-                let until = now.saturating_add(self.plan.drain);
-                self.to(if side == Side::Canary { WHOLE } else { 0 }, Phase::Draining { until }, now);
+                self.left = Some(side.other());
+                self.all_to(side, now);
                 Ok(())
             }
             (Order::Switch, Phase::Prepared { .. }) => refused("the side has not been verified"),
@@ -439,16 +461,14 @@ impl Rollout {
                 self.to(self.weight, Phase::Idle, now);
                 Ok(())
             }
-            // The side that was left is still there.
-            (Order::Rollback, Phase::Draining { .. } | Phase::Idle) if !canary && self.generation > 0 => {
-                let until = now.saturating_add(self.plan.drain);
-                self.to(
-                    if self.active() == Side::Canary { 0 } else { WHOLE },
-                    Phase::Draining { until },
-                    now,
-                );
-                Ok(())
-            }
+            (Order::Rollback, Phase::Draining { .. } | Phase::Idle) if !canary => match self.left.take() {
+                Some(left) => {
+                    self.all_to(left, now);
+                    Ok(())
+                }
+                // Going back from going back would end where nobody wants to be.
+                None => refused("there is no side to go back to"),
+            },
             (_, phase) => refused(&format!("it is {phase:?}")),
         }
     }

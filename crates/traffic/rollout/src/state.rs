@@ -165,6 +165,9 @@ pub struct Rollout {
     pub since: Timestamp,
     /// What was last done to it, and why.
     pub reason: String,
+    /// Blue-green: the side that was left by the last switch, for as long as going back to it is possible.
+    #[serde(default)]
+    pub left: Option<Side>,
     /// What the analysis has seen since then.
     pub analysis: Analysis,
     /// Counts the times evidence was begun anew.
@@ -186,6 +189,7 @@ impl Rollout {
             step: 0,
             since: now,
             reason: "created".to_owned(),
+            left: None,
             analysis: Analysis::default(),
             generation: 0,
             revision: 0,

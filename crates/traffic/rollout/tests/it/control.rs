@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::{Request, Response};
-use runtime_kernel::ManualClock;
+use runtime_kernel::{ManualClock, Timestamp};
 use runtime_rollout::{
-    Change, Kind, MemoryRollouts, Order, Phase, Plan, Rollout, RolloutError, RolloutService, Rollouts,
-    RoutesConfig, Side, Step, Sticky, Subject,
+    Change, Evidence, Kind, MemoryRollouts, Order, Phase, Plan, Rollout, RolloutError, RolloutService,
+    RolloutStore, Rollouts, RoutesConfig, Side, Step, Sticky, Subject, WHOLE,
 };
+use tokio::sync::oneshot;
 use tower::{Service, ServiceExt, service_fn};
 
 type Changes = Arc<Mutex<Vec<(Phase, u32, bool)>>>;
@@ -171,7 +173,15 @@ async fn orders_that_do_not_fit_are_refused_and_say_why() {
         (Kind::BlueGreen, vec![], Order::Start, false),
         (Kind::BlueGreen, vec![], Order::Verify, false),
         (Kind::BlueGreen, vec![Order::Prepare], Order::Rollback, true),
+        (Kind::BlueGreen, vec![Order::Prepare, Order::Rollback], Order::Rollback, false),
         (Kind::BlueGreen, vec![Order::Prepare, Order::Verify], Order::Switch, true),
+        (Kind::BlueGreen, vec![Order::Prepare, Order::Verify, Order::Switch], Order::Rollback, true),
+        (
+            Kind::BlueGreen,
+            vec![Order::Prepare, Order::Verify, Order::Switch, Order::Rollback],
+            Order::Rollback,
+            false,
+        ),
     ] {
         let (rollouts, _) = replica(&MemoryRollouts::new(), &ManualClock::new(), kind);
         for order in &before {
@@ -186,6 +196,102 @@ async fn orders_that_do_not_fit_are_refused_and_say_why() {
     }
     let (rollouts, _) = replica(&MemoryRollouts::new(), &ManualClock::new(), Kind::Canary);
     assert!(matches!(rollouts.order("nosuch", &Order::Start, "").await, Err(RolloutError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn what_is_made_ready_anew_is_no_longer_a_side_to_go_back_to() {
+    let (store, clock) = (MemoryRollouts::new(), ManualClock::new());
+    let (rollouts, _) = replica(&store, &clock, Kind::BlueGreen);
+    for order in [Order::Prepare, Order::Verify, Order::Switch] {
+        rollouts.order("shop", &order, "").await.unwrap();
+    }
+    clock.advance(Duration::from_secs(30));
+    rollouts.refresh().await.unwrap();
+    for order in [Order::Prepare, Order::Rollback] {
+        rollouts.order("shop", &order, "").await.unwrap();
+    }
+    let twice = rollouts.order("shop", &Order::Rollback, "").await;
+    assert!(matches!(twice, Err(RolloutError::Refused { .. })));
+    assert_eq!(rollouts.current("shop").unwrap().active(), Side::Canary);
+}
+
+#[test]
+fn a_rollout_stored_before_it_said_which_side_was_left_can_be_read() {
+    let plan = config(Kind::BlueGreen).plan;
+    let rollout = Rollout::new("shop", Kind::BlueGreen, plan, Timestamp::UNIX_EPOCH);
+    let mut stored = serde_json::to_value(&rollout).unwrap();
+    assert!(stored.as_object_mut().unwrap().remove("left").is_some());
+    assert_eq!(serde_json::from_value::<Rollout>(stored).unwrap(), rollout);
+}
+
+/// Told once it has been read, and what lets the answer go.
+type Hold = (oneshot::Sender<()>, oneshot::Receiver<()>);
+
+/// A store that keeps one answer back: tells that it has read, and waits until it is let go.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    store: Arc<Mutex<MemoryRollouts>>,
+    next: Arc<Mutex<Option<Hold>>>,
+}
+
+impl Held {
+    fn store(&self) -> MemoryRollouts {
+        self.store.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl RolloutStore for Held {
+    async fn list(&self) -> Result<Vec<Rollout>, RolloutError> {
+        self.store().list().await
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Rollout>, RolloutError> {
+        let answer = self.store().get(name).await;
+        let next = self.next.lock().unwrap().take();
+        if let Some((read, go)) = next {
+            read.send(()).unwrap();
+            go.await.unwrap();
+        }
+        answer
+    }
+
+    async fn put(&self, rollout: &Rollout) -> Result<bool, RolloutError> {
+        self.store().put(rollout).await
+    }
+
+    async fn add(&self, name: &str, generation: u64, seen: Evidence) -> Result<Evidence, RolloutError> {
+        self.store().add(name, generation, seen).await
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_before_an_order_does_not_undo_it() {
+    let held = Held::default();
+    let routes = BTreeMap::from([("shop".to_owned(), config(Kind::BlueGreen))]);
+    let clock = Arc::new(ManualClock::new());
+    let rollouts = Rollouts::new(Arc::new(held.clone()), routes, clock, |_| {}).unwrap();
+    for order in [Order::Prepare, Order::Verify, Order::Switch] {
+        rollouts.order("shop", &order, "").await.unwrap();
+    }
+    let ((read, has_read), (go, gone)) = (oneshot::channel(), oneshot::channel());
+    *held.next.lock().unwrap() = Some((read, gone));
+    let order = async {
+        has_read.await.unwrap();
+        rollouts.order("shop", &Order::Rollback, "").await.unwrap();
+        go.send(()).unwrap();
+    };
+    let (refreshed, ()) = tokio::join!(rollouts.refresh(), order);
+    refreshed.unwrap();
+    assert_eq!(rollouts.current("shop").unwrap().active(), Side::Primary);
+
+    // What is older on purpose counts: a store that was put back to a backup.
+    let (backup, mut before) = (MemoryRollouts::new(), (*rollouts.current("shop").unwrap()).clone());
+    (before.revision, before.phase, before.weight) = (1, Phase::Idle, WHOLE);
+    assert!(backup.put(&before).await.unwrap());
+    *held.store.lock().unwrap() = backup;
+    rollouts.refresh().await.unwrap();
+    assert_eq!(rollouts.current("shop").unwrap().active(), Side::Canary);
 }
 
 #[test]
