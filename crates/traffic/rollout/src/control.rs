@@ -36,7 +36,8 @@ pub enum Order {
     /// Canary: nothing to it any more. Blue-green: what is prepared is not switched to, or back to the side the last
     /// switch left; once only.
     Rollback,
-    /// Canary: this share, in hundredths of a per cent; and paused.
+    /// Canary: this share, in hundredths of a per cent; and paused. Resumed, it goes on with the first step that has a
+    /// larger one.
     Weight(u32),
     /// A subject goes to this side whatever the weight.
     Pin(String, Side),
@@ -367,8 +368,10 @@ impl Rollout {
         self.to(if side == Side::Canary { WHOLE } else { 0 }, Phase::Draining { until }, now);
     }
 
+    /// To the first step with a larger share than now, whatever step it is at.
     fn advance(&mut self, now: Timestamp) {
-        self.step += 1;
+        let larger = self.plan.steps.iter().position(|step| step.weight > self.weight);
+        self.step = larger.unwrap_or(self.plan.steps.len());
         match self.plan.steps.get(self.step).map(|step| step.weight) {
             Some(weight) if weight < WHOLE => self.to(weight, Phase::Running, now),
             _ => self.to(WHOLE, Phase::Promoted, now),
@@ -437,6 +440,9 @@ impl Rollout {
                 if *weight > WHOLE {
                     return refused("a weight is at most 10000");
                 }
+                // Resumed, it is held as long as the last step with no larger share; below the first, as that one.
+                let reached = self.plan.steps.iter().rposition(|step| step.weight <= *weight);
+                self.step = reached.unwrap_or(0);
                 self.to(*weight, Phase::Paused, now);
                 Ok(())
             }

@@ -126,6 +126,51 @@ async fn a_bad_canary_is_rolled_back_by_itself_with_the_reason() {
 }
 
 #[tokio::test]
+async fn after_a_weight_of_somebodys_choice_the_steps_go_on_from_there_and_never_back() {
+    let settled = async |rollouts: &Rollouts, clock: &ManualClock| {
+        let mut weights = Vec::new();
+        for _ in 0..10 {
+            let rollout = rollouts.current("shop").unwrap();
+            weights.push(rollout.weight);
+            if rollout.phase != Phase::Running {
+                break;
+            }
+            for _ in 0..500 {
+                rollouts.answered("shop", Side::Canary, false, false).unwrap();
+                rollouts.answered("shop", Side::Primary, false, false).unwrap();
+            }
+            clock.advance(Duration::from_mins(10));
+            rollouts.refresh().await.unwrap();
+        }
+        (rollouts.current("shop").unwrap().phase, weights)
+    };
+    let all = vec![100, 500, 2_500, 5_000, WHOLE];
+    for (before, weight, then) in [
+        (vec![], 4_000, vec![4_000, 5_000, WHOLE]),
+        (vec![], 50, [vec![50], all.clone()].concat()),
+        (vec![], WHOLE, vec![WHOLE, WHOLE]),
+        (vec![Order::Start], 100, all.clone()),
+        (vec![Order::Start, Order::Advance, Order::Advance, Order::Rollback], 100, all.clone()),
+        (vec![Order::Start], 2_500, vec![2_500, 5_000, WHOLE]),
+    ] {
+        let clock = ManualClock::new();
+        let routes = BTreeMap::from([("shop".to_owned(), RoutesConfig::default())]);
+        let rollouts =
+            Rollouts::new(Arc::new(MemoryRollouts::new()), routes, Arc::new(clock.clone()), |_| {}).unwrap();
+        for order in &before {
+            rollouts.order("shop", order, "").await.unwrap();
+        }
+        if before == [Order::Start] {
+            assert_eq!(settled(&rollouts, &clock).await, (Phase::Promoted, all.clone()));
+        }
+        for order in [Order::Weight(weight), Order::Resume] {
+            rollouts.order("shop", &order, "").await.unwrap();
+        }
+        assert_eq!(settled(&rollouts, &clock).await, (Phase::Promoted, then), "{before:?} {weight}");
+    }
+}
+
+#[tokio::test]
 async fn blue_green_switches_only_to_what_was_verified_drains_and_goes_back_at_once() {
     let (store, clock) = (MemoryRollouts::new(), ManualClock::new());
     let (rollouts, _) = replica(&store, &clock, Kind::BlueGreen);
