@@ -10,8 +10,9 @@ use std::time::Instant;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
-use runtime_kernel::{Context, SharedClock, uuid_v7};
-use tower::Service;
+use runtime_kernel::{Context, Deadline, SharedClock, uuid_v7};
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
 
 use crate::assign::bucket;
 use crate::config::Sticky;
@@ -26,6 +27,9 @@ pub struct Subject(pub String);
 
 /// A service that sends each request to one of two: where the header says, where its subject is pinned to, or by weight;
 /// and counts how each fares. Clones share everything but the two services.
+///
+/// It is always ready. Which of the two will be called is known with the request only, so a clone of that one is made
+/// ready, and called, by the future: a side that is full holds up its own requests and nobody else's.
 #[derive(Clone)]
 pub struct RolloutService<P, C> {
     primary: P,
@@ -113,17 +117,15 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 impl<P, C, B, R> Service<Request<B>> for RolloutService<P, C>
 where
-    P: Service<Request<B>, Response = Response<R>>,
-    C: Service<Request<B>, Response = Response<R>, Error = P::Error>,
+    P: Service<Request<B>, Response = Response<R>> + Clone,
+    C: Service<Request<B>, Response = Response<R>, Error = P::Error> + Clone,
 {
     type Response = Response<R>;
     type Error = P::Error;
-    type Future = RolloutFuture<P::Future, C::Future>;
+    type Future = RolloutFuture<Oneshot<P, Request<B>>, Oneshot<C, Request<B>>>;
 
-    fn poll_ready(&mut self, cx: &mut Poller<'_>) -> Poll<Result<(), P::Error>> {
-        // Which of them will be called is not known yet.
-        ready!(self.primary.poll_ready(cx))?;
-        self.canary.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), P::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
@@ -134,35 +136,57 @@ where
             Ok(watched) => self.choose(&watched.rollout.load(), &watched.config.sticky, &request),
             Err(_) => (Side::Primary, None),
         };
+        let deadline =
+            request.extensions().get::<Context>().map_or(Deadline::NONE, |context| context.deadline);
         request.extensions_mut().insert(side);
         let (primary, canary) = match side {
-            Side::Primary => (Some(self.primary.call(request)), None),
-            Side::Canary => (None, Some(self.canary.call(request))),
+            Side::Primary => (Some(self.primary.clone().oneshot(request)), None),
+            Side::Canary => (None, Some(self.canary.clone().oneshot(request))),
         };
         let cookie = set.map(|value| (Arc::clone(&self.cookie), value));
-        let told = Told { rollouts: self.rollouts.clone(), name: Arc::clone(&self.name), side, began, clock };
+        let (rollouts, name) = (self.rollouts.clone(), Arc::clone(&self.name));
+        let told = Told { rollouts, name, side, began, deadline, clock, polled: false };
         RolloutFuture { primary, canary, cookie, told: Some(told) }
     }
 }
 
+/// A request that has not been counted yet.
 struct Told {
     rollouts: Rollouts,
     name: Arc<str>,
     side: Side,
     began: Instant,
+    deadline: Deadline,
     clock: SharedClock,
+    /// Whether the service is being polled: left so by one that panics.
+    polled: bool,
 }
 
 impl Told {
-    fn answered(self, failed: bool) {
-        let Ok(watched) = self.rollouts.watched(&self.name) else { return };
-        let slow = self.clock.now().saturating_duration_since(self.began) > watched.config.slow;
-        watched.answered(self.side, failed, slow);
+    fn count(&self, failed: bool, slow: bool) {
+        if let Ok(watched) = self.rollouts.watched(&self.name) {
+            watched.answered(self.side, failed, slow);
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        let took = self.clock.now().saturating_duration_since(self.began);
+        self.rollouts.watched(&self.name).is_ok_and(|watched| took > watched.config.slow)
+    }
+
+    /// Nobody waits for the answer any more.
+    fn given_up(&self) {
+        let (failed, slow) = (self.polled || self.deadline.is_expired(&*self.clock), self.is_slow());
+        if failed || slow {
+            self.count(failed, slow);
+        }
     }
 }
 
 pin_project! {
-    /// The future of [`RolloutService`]. Dropped before the answer, it counts nothing: the caller gave up.
+    /// The future of [`RolloutService`]. Dropped before the answer it counts as failed if the service has panicked or the
+    /// deadline of the request's [`Context`] has passed, as slow if it took that long; else it counts nothing: the caller
+    /// went away early.
     pub struct RolloutFuture<P, C> {
         #[pin]
         primary: Option<P>,
@@ -170,6 +194,14 @@ pin_project! {
         canary: Option<C>,
         cookie: Option<(Arc<str>, String)>,
         told: Option<Told>,
+    }
+
+    impl<P, C> PinnedDrop for RolloutFuture<P, C> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(told) = this.project().told.take() {
+                told.given_up();
+            }
+        }
     }
 }
 
@@ -182,13 +214,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = match (this.primary.as_pin_mut(), this.canary.as_pin_mut()) {
-            (Some(primary), _) => ready!(primary.poll(cx)),
-            (None, Some(canary)) => ready!(canary.poll(cx)),
-            (None, None) => return Poll::Pending,
+        let polled = |told: &mut Option<Told>, now: bool| {
+            if let Some(told) = told {
+                told.polled = now;
+            }
         };
+        polled(this.told, true);
+        let answer = match (this.primary.as_pin_mut(), this.canary.as_pin_mut()) {
+            (Some(primary), _) => primary.poll(cx),
+            (None, Some(canary)) => canary.poll(cx),
+            (None, None) => Poll::Pending,
+        };
+        polled(this.told, false);
+        let mut answer = ready!(answer);
         if let Some(told) = this.told.take() {
-            told.answered(answer.as_ref().map_or(true, |response| response.status().is_server_error()));
+            let failed = answer.as_ref().map_or(true, |response| response.status().is_server_error());
+            told.count(failed, told.is_slow());
         }
         if let (Ok(response), Some((name, value))) = (&mut answer, this.cookie.take()) {
             // A year; no script needs it.

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use runtime_kernel::{
-    Context, ManualClock, Name, Principal, PrincipalKind, Source, SystemClock, TenantContext,
+    Context, Deadline, ManualClock, Name, Principal, PrincipalKind, Source, SystemClock, TenantContext,
 };
-use runtime_rollout::{MemoryRollouts, Order, RolloutService, Rollouts, RoutesConfig, Side, Sticky};
+use runtime_rollout::{
+    Counts, MemoryRollouts, Order, RolloutService, Rollouts, RoutesConfig, Side, Sticky, WHOLE,
+};
 use tower::{Service, ServiceExt, service_fn};
 
 async fn rollouts(sticky: &[Sticky], weight: u32) -> Rollouts {
@@ -98,4 +104,107 @@ async fn a_header_says_where_to_and_a_pin_counts_whatever_the_weight() {
     assert_eq!(ask(&rollouts, by("tester", "acme")).await.0, Side::Canary);
     assert_eq!(ask(&rollouts, by("tester", "globex")).await.0, Side::Primary);
     assert_eq!(ask(&rollouts, Request::new(())).await, (Side::Primary, None));
+}
+
+/// What a rollout at this weight has seen of the canary once `ask` is over.
+async fn seen(weight: u32, clock: &ManualClock, ask: impl AsyncFnOnce(&Rollouts)) -> Counts {
+    let mut config = RoutesConfig::default();
+    config.sticky = vec![Sticky::Request];
+    let routes = BTreeMap::from([("shop".to_owned(), config)]);
+    let store = Arc::new(MemoryRollouts::new());
+    let rollouts = Rollouts::new(store, routes, Arc::new(clock.clone()), |_| {}).unwrap();
+    for order in [Order::Weight(weight), Order::Resume] {
+        rollouts.order("shop", &order, "").await.unwrap();
+    }
+    ask(&rollouts).await;
+    rollouts.refresh().await.unwrap();
+    rollouts.refresh().await.unwrap();
+    rollouts.current("shop").unwrap().analysis.seen(Side::Canary)
+}
+
+fn panics() -> Result<Response<()>, Infallible> {
+    panic!("the canary panics")
+}
+
+#[tokio::test]
+async fn a_canary_that_panics_has_failed() {
+    let clock = ManualClock::new();
+    let seen = seen(WHOLE, &clock, async |rollouts| {
+        let fine = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+        let panics = service_fn(|_: Request<()>| async { panics() });
+        let mut service = RolloutService::new(rollouts, "shop", fine, panics).unwrap();
+        let answer = service.ready().await.unwrap().call(Request::new(()));
+        assert!(AssertUnwindSafe(answer).catch_unwind().await.is_err());
+    });
+    assert_eq!(seen.await, Counts { requests: 1, failed: 1, slow: 0 });
+}
+
+#[tokio::test]
+async fn a_canary_that_hangs_has_failed_once_the_deadline_has_passed_and_is_slow_before() {
+    for (budget, waited, expected) in [
+        (None, Duration::from_millis(999), Counts::default()),
+        (None, Duration::from_millis(1_001), Counts { requests: 1, failed: 0, slow: 1 }),
+        (Some(2_000), Duration::from_millis(1_001), Counts { requests: 1, failed: 0, slow: 1 }),
+        (Some(2_000), Duration::from_secs(2), Counts { requests: 1, failed: 1, slow: 1 }),
+        (Some(500), Duration::from_millis(500), Counts { requests: 1, failed: 1, slow: 0 }),
+    ] {
+        let clock = ManualClock::new();
+        let seen = seen(WHOLE, &clock, async |rollouts| {
+            let fine = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+            let hangs =
+                service_fn(|_: Request<()>| std::future::pending::<Result<Response<()>, Infallible>>());
+            let mut service = RolloutService::new(rollouts, "shop", fine, hangs).unwrap();
+            let mut request = Request::new(());
+            if let Some(budget) = budget {
+                let deadline = Deadline::after(&clock, Duration::from_millis(budget));
+                request.extensions_mut().insert(Context::new(Source::Http, &clock).with_deadline(deadline));
+            }
+            let mut answer = Box::pin(service.ready().await.unwrap().call(request));
+            assert!(futures_util::poll!(&mut answer).is_pending());
+            clock.advance(waited);
+        });
+        assert_eq!(seen.await, expected, "{budget:?} {waited:?}");
+    }
+}
+
+/// Ready when there is room, and then for one call of this very clone.
+struct Places {
+    room: bool,
+    ready: bool,
+}
+
+impl Clone for Places {
+    fn clone(&self) -> Self {
+        Self { ready: false, ..*self }
+    }
+}
+
+impl Service<Request<()>> for Places {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<()>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = self.room;
+        if self.room { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without having been made ready");
+        std::future::ready(Ok(Response::new(())))
+    }
+}
+
+#[tokio::test]
+async fn a_canary_that_is_full_holds_up_nobody_elses_requests() {
+    let [room, full] = [true, false].map(|room| Places { room, ready: false });
+    let clock = ManualClock::new();
+    let seen = seen(0, &clock, async |rollouts| {
+        let mut service = RolloutService::new(rollouts, "shop", room, full).unwrap();
+        for _ in 0..2 {
+            let asked = async { service.ready().await.unwrap().call(Request::new(())).await };
+            assert!(futures_util::poll!(std::pin::pin!(asked)).is_ready());
+        }
+    });
+    assert_eq!(seen.await, Counts::default());
 }
