@@ -2,13 +2,15 @@
 
 use http::StatusCode;
 use runtime_http::axum::extract::State;
-use runtime_http::{HttpApp, Json, Path, Result, Route};
+use runtime_http::{Ctx, HttpApp, Json, Path, Result, Route};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
-use runtime_kernel::{Error, ErrorKind};
+use runtime_kernel::{Context, Error, ErrorKind};
 use runtime_resilience::{CircuitBreaker, PIPELINES};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::operators_only;
 
 const TAG: &str = "breakers";
 
@@ -18,7 +20,8 @@ pub(super) fn routes(app: &mut App) {
             .summary("Lists the circuit breakers of the pipelines.")
             .tag(TAG)
             .scope("breakers:read")
-            .answers::<BreakerList>(200, "The breakers."),
+            .answers::<BreakerList>(200, "The breakers.")
+            .problems(&[403]),
     );
     app.route(
         Route::put("/v1/breakers/{name}", order)
@@ -28,7 +31,7 @@ pub(super) fn routes(app: &mut App) {
             .path::<ByName>()
             .takes::<Order>()
             .answers::<BreakerView>(200, "The breaker, as ordered.")
-            .problems(&[404]),
+            .problems(&[403, 404]),
     );
 }
 
@@ -100,16 +103,24 @@ enum Wanted {
     Closed,
 }
 
-async fn list(State(container): State<Container>) -> Result<Json<BreakerList>> {
+/// The calls a breaker guards are every tenant's.
+fn only_operators(context: &Context) -> std::result::Result<(), Error> {
+    operators_only(context, "breakers.operators_only", "circuit breakers are shared by all tenants")
+}
+
+async fn list(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<BreakerList>> {
+    only_operators(&context)?;
     let pipelines = container.get(PIPELINES).await?;
     Ok(Json(BreakerList { breakers: pipelines.breakers().map(BreakerView::from).collect() }))
 }
 
 async fn order(
     State(container): State<Container>,
+    Ctx(context): Ctx,
     Path(ByName { name }): Path<ByName>,
     Json(order): Json<Order>,
 ) -> Result<(StatusCode, Json<BreakerView>)> {
+    only_operators(&context)?;
     let pipelines = container.get(PIPELINES).await?;
     let unknown =
         || Error::new(ErrorKind::NotFound, "breaker.unknown", format!("no circuit breaker `{name}`"));

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 use runtime_http::axum::extract::State;
-use runtime_http::{HttpApp, Json, Path, Result, Route};
+use runtime_http::{Ctx, HttpApp, Json, Path, Result, Route};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
-use runtime_kernel::units;
+use runtime_kernel::{Context, Error, units};
 use runtime_limits::{CONCURRENCY, NamedLimit};
 use runtime_ratelimit::{RATE_LIMITS, RuleInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::operators_only;
 
 const TAG: &str = "limits";
 
@@ -21,7 +23,8 @@ pub(super) fn routes(app: &mut App) {
             .summary("Lists the rate limit rules, and the limits on requests under way.")
             .tag(TAG)
             .scope("limits:read")
-            .answers::<LimitList>(200, "The limits."),
+            .answers::<LimitList>(200, "The limits.")
+            .problems(&[403]),
     );
     app.route(
         Route::get("/v1/limits/{rule}/{subject}", peek)
@@ -30,7 +33,7 @@ pub(super) fn routes(app: &mut App) {
             .scope("limits:read")
             .path::<Bucket>()
             .answers::<BucketView>(200, "Where it stands.")
-            .problems(&[404]),
+            .problems(&[403, 404]),
     );
     app.route(
         Route::delete("/v1/limits/{rule}/{subject}", reset)
@@ -39,7 +42,7 @@ pub(super) fn routes(app: &mut App) {
             .scope("limits:write")
             .path::<Bucket>()
             .answers_empty(204, "Its bucket is full.")
-            .problems(&[404]),
+            .problems(&[403, 404]),
     );
 }
 
@@ -132,7 +135,13 @@ struct BucketView {
     reset_after: Duration,
 }
 
-async fn list(State(container): State<Container>) -> Result<Json<LimitList>> {
+/// Buckets are anybody's, whatever their subject says, and so are the server's limits.
+fn only_operators(context: &Context) -> std::result::Result<(), Error> {
+    operators_only(context, "limits.operators_only", "limits are shared by all tenants")
+}
+
+async fn list(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<LimitList>> {
+    only_operators(&context)?;
     let limits = container.get(RATE_LIMITS).await?;
     let concurrency = container.get(CONCURRENCY).await?.limits();
     Ok(Json(LimitList {
@@ -141,7 +150,12 @@ async fn list(State(container): State<Container>) -> Result<Json<LimitList>> {
     }))
 }
 
-async fn peek(State(container): State<Container>, Path(bucket): Path<Bucket>) -> Result<Json<BucketView>> {
+async fn peek(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(bucket): Path<Bucket>,
+) -> Result<Json<BucketView>> {
+    only_operators(&context)?;
     let standing = container.get(RATE_LIMITS).await?.peek(&bucket.rule, &bucket.subject).await?;
     Ok(Json(BucketView {
         remaining: standing.remaining(),
@@ -150,7 +164,12 @@ async fn peek(State(container): State<Container>, Path(bucket): Path<Bucket>) ->
     }))
 }
 
-async fn reset(State(container): State<Container>, Path(bucket): Path<Bucket>) -> Result<StatusCode> {
+async fn reset(
+    State(container): State<Container>,
+    Ctx(context): Ctx,
+    Path(bucket): Path<Bucket>,
+) -> Result<StatusCode> {
+    only_operators(&context)?;
     container.get(RATE_LIMITS).await?.reset(&bucket.rule, &bucket.subject).await?;
     Ok(StatusCode::NO_CONTENT)
 }

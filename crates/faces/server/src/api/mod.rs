@@ -20,6 +20,7 @@ mod schema;
 mod workflows;
 
 use runtime_kernel::app::{App, SetupError};
+use runtime_kernel::{Context, Error, ErrorKind, Reach};
 
 pub(crate) use events::{EventView, event_view, parked_view};
 pub(crate) use job_view::JobView;
@@ -28,6 +29,12 @@ pub(crate) use outbox::{ChannelView, ParkedMessage};
 pub(crate) use rollouts::{RolloutView, SideName, Verb, meant};
 pub(crate) use sagas::{Listed, everywhere};
 pub(crate) use schedules::{ScheduleView, view as schedule_view};
+
+/// What tenants share is not for the key of one of them, whatever its scopes.
+fn operators_only(context: &Context, code: &'static str, message: &'static str) -> Result<(), Error> {
+    let everywhere = context.principal.as_ref().is_some_and(|principal| principal.reach == Reach::Everywhere);
+    everywhere.then_some(()).ok_or_else(|| Error::new(ErrorKind::Forbidden, code, message))
+}
 
 /// Adds every route.
 pub(crate) fn routes(app: &mut App) -> Result<(), SetupError> {

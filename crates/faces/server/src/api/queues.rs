@@ -14,7 +14,7 @@ use runtime_jobs::store::Pause;
 use runtime_jobs::{JOBS, JobId, Jobs};
 use runtime_kernel::app::App;
 use runtime_kernel::container::Container;
-use runtime_kernel::{Clock, Context, Error, ErrorKind, Reach, SystemClock};
+use runtime_kernel::{Clock, Context, Error, SystemClock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -156,10 +156,7 @@ async fn set(
 
 /// A queue is every tenant's, so stopping it is not for one of them.
 pub(super) fn operators_only(context: &Context) -> Result<(), Error> {
-    let everywhere = context.principal.as_ref().is_some_and(|principal| principal.reach == Reach::Everywhere);
-    let refused =
-        || Error::new(ErrorKind::Forbidden, "jobs.operators_only", "queues are shared by all tenants");
-    everywhere.then_some(()).ok_or_else(refused)
+    super::operators_only(context, "jobs.operators_only", "queues are shared by all tenants")
 }
 
 /// How far a job is.

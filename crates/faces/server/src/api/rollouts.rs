@@ -10,11 +10,12 @@ use runtime_http::axum::extract::State;
 use runtime_http::{Ctx, HttpApp, Json, Path, Phase, Result, Route};
 use runtime_kernel::app::{App, SetupError};
 use runtime_kernel::container::Container;
-use runtime_kernel::{Error, ErrorKind};
+use runtime_kernel::{Context, Error, ErrorKind};
 use runtime_rollout::{Order, ROLLOUTS, Rollout, RolloutConfig, RolloutService, Rollouts, Side, Upstream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::operators_only;
 use crate::record;
 
 const TAG: &str = "rollouts";
@@ -25,7 +26,8 @@ pub(super) fn routes(app: &mut App) {
             .summary("Lists the rollouts, and what the analysis has seen.")
             .tag(TAG)
             .scope("rollouts:read")
-            .answers::<RolloutList>(200, "The rollouts."),
+            .answers::<RolloutList>(200, "The rollouts.")
+            .problems(&[403]),
     );
     app.route(
         Route::post("/v1/rollouts/{name}", order)
@@ -35,7 +37,7 @@ pub(super) fn routes(app: &mut App) {
             .path::<ByName>()
             .takes::<Ordered>()
             .answers::<RolloutView>(200, "The rollout, as ordered.")
-            .problems(&[404, 409]),
+            .problems(&[403, 404, 409]),
     );
 }
 
@@ -212,7 +214,13 @@ pub(crate) fn meant(
     })
 }
 
-async fn list(State(container): State<Container>) -> Result<Json<RolloutList>> {
+/// Where a path's requests go is the same for every tenant.
+fn only_operators(context: &Context) -> std::result::Result<(), Error> {
+    operators_only(context, "rollouts.operators_only", "rollouts are shared by all tenants")
+}
+
+async fn list(State(container): State<Container>, Ctx(context): Ctx) -> Result<Json<RolloutList>> {
+    only_operators(&context)?;
     let rollouts = container.get(ROLLOUTS).await?.list().await?;
     Ok(Json(RolloutList { rollouts: rollouts.iter().map(RolloutView::from).collect() }))
 }
@@ -223,6 +231,7 @@ async fn order(
     Path(ByName { name }): Path<ByName>,
     Json(ordered): Json<Ordered>,
 ) -> Result<(StatusCode, Json<RolloutView>)> {
+    only_operators(&context)?;
     let order = meant(ordered.order, ordered.weight, ordered.subject, ordered.side)?;
     let rollout = container.get(ROLLOUTS).await?.order(&name, &order, &ordered.reason).await?;
     record::rollout(&container, &context, &name, &order, &rollout).await?;

@@ -25,22 +25,34 @@ async fn a_paused_queue_begins_nothing_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_tenants_key_pauses_nobody() {
-    let house = House::start(&[("RUNTIME__TENANCY__REALMS", r#"{"main":{"tenants":{"acme":{}}}}"#)]).await;
+async fn a_tenants_key_is_not_for_what_all_tenants_share() {
+    let house = House::start(&[
+        ("RUNTIME__TENANCY__REALMS", r#"{"main":{"tenants":{"acme":{}}}}"#),
+        ("RUNTIME__ROLLOUT__ROUTES", r#"{"shop":{}}"#),
+        ("RUNTIME__RESILIENCE__PIPELINE", r#"{"payments":{"breaker":{"consecutive_failures":3}}}"#),
+    ])
+    .await;
     let body = json!({ "description": "acme", "scopes": ["*"] });
     let issued =
         house.request("POST", "/v1/keys").header("x-tenant", "acme").json(&body).send().await.unwrap();
     let issued: Value = issued.json().await.unwrap();
-    let refused = house
-        .client()
-        .post(house.url("/v1/queues/default/pause"))
-        .bearer_auth(issued["secret"].as_str().unwrap())
-        .json(&json!({}))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(refused.status(), 403);
-    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "jobs.operators_only");
+    for (method, path, body, code) in [
+        ("POST", "/v1/queues/default/pause", json!({}), "jobs.operators_only"),
+        ("GET", "/v1/limits", Value::Null, "limits.operators_only"),
+        ("GET", "/v1/limits/writes/main%2Fglobex:key:1", Value::Null, "limits.operators_only"),
+        ("DELETE", "/v1/limits/writes/main%2Fglobex:key:1", Value::Null, "limits.operators_only"),
+        ("GET", "/v1/breakers", Value::Null, "breakers.operators_only"),
+        ("PUT", "/v1/breakers/payments", json!({ "state": "forced_open" }), "breakers.operators_only"),
+        ("GET", "/v1/rollouts", Value::Null, "rollouts.operators_only"),
+        ("POST", "/v1/rollouts/shop", json!({ "order": "start" }), "rollouts.operators_only"),
+    ] {
+        let request = house.client().request(method.parse().unwrap(), house.url(path));
+        let request = request.bearer_auth(issued["secret"].as_str().unwrap());
+        let request = if body.is_null() { request } else { request.json(&body) };
+        let refused = request.send().await.unwrap();
+        assert_eq!(refused.status(), 403, "{method} {path}");
+        assert_eq!(refused.json::<Value>().await.unwrap()["code"], code, "{method} {path}");
+    }
 }
 
 #[tokio::test]
