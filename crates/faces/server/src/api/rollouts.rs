@@ -1,6 +1,7 @@
 //! `/v1/rollouts`: where rollouts stand, and orders to them; and the requests they pass on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use runtime_client::{Client, ClientConfig, Guard};
@@ -11,7 +12,9 @@ use runtime_http::{Ctx, HttpApp, Json, Path, Phase, Result, Route};
 use runtime_kernel::app::{App, SetupError};
 use runtime_kernel::container::Container;
 use runtime_kernel::{Context, Error, ErrorKind};
-use runtime_rollout::{Order, ROLLOUTS, Rollout, RolloutConfig, RolloutService, Rollouts, Side, Upstream};
+use runtime_rollout::{
+    Order, ROLLOUTS, Rollout, RolloutConfig, RolloutError, RolloutService, Rollouts, Side, Upstream,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -245,7 +248,10 @@ pub(super) fn passed_on(app: &mut App) -> std::result::Result<(), SetupError> {
     if routes.is_empty() {
         return Ok(());
     }
-    let client: ClientConfig = app.section()?;
+    let mut client: ClientConfig = app.section()?;
+    let timeout = client.timeout;
+    // Long streams may be silent, as our own routes' may.
+    client.read_timeout = Duration::MAX;
     let clock = app.shared_clock();
     app.on_start("upstreams", |container| async move { container.get(SERVICES).await.map(drop) });
     app.layer(Phase::Handle, "upstreams of rollouts", move |router, container| {
@@ -259,7 +265,10 @@ pub(super) fn passed_on(app: &mut App) -> std::result::Result<(), SetupError> {
         }
         let Ok(client) = builder.build() else { return router };
         routes.iter().fold(router, |router, (name, routes)| {
-            let upstream = |base: &str| Upstream::new(client.clone(), base, Arc::clone(&clock));
+            let upstream = |base: &str| {
+                let upstream = Upstream::new(client.clone(), base, Arc::clone(&clock))?;
+                Ok::<_, RolloutError>(upstream.timeout(timeout))
+            };
             match (upstream(&routes.primary), upstream(&routes.canary)) {
                 (Ok(primary), Ok(canary)) => nested(router, &rollouts, name, &routes.path, primary, canary),
                 _ => router,
@@ -279,6 +288,8 @@ fn nested(
 ) -> Router<Container> {
     let Ok(service) = RolloutService::new(rollouts, name, primary, canary) else { return router };
     let path = path.trim_end_matches('/');
+    // What is below it matches no empty rest.
+    let router = router.route_service(&format!("{path}/"), service.clone());
     let router = router.route_service(&format!("{path}/{{*rest}}"), service.clone());
     if path.is_empty() { router } else { router.route_service(path, service) }
 }

@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::routing::any;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::house::House;
 
@@ -49,6 +50,43 @@ async fn requests_are_passed_on_by_weight_and_orders_take_effect_and_are_on_reco
     assert_eq!(unknown.status(), 404);
     let anonymous = house.client().get(house.url("/v1/rollouts")).send().await.unwrap();
     assert_eq!(anonymous.status(), 401);
+}
+
+/// Sends a request line as it is, which no client of ours would; the answer's status, and its body.
+async fn raw(house: &House, target: &str) -> (String, String) {
+    let address = house.url("").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn what_is_passed_on_is_the_path_itself_and_what_is_below_it_and_nothing_else() {
+    let shop = upstream("shop").await;
+    let rest = upstream("rest").await;
+    let routes = json!({
+        "shop": { "path": "/shop", "primary": shop, "canary": shop },
+        "rest": { "path": "/", "primary": rest, "canary": rest },
+    });
+    let house = House::start(&[("RUNTIME__ROLLOUT__ROUTES", routes.to_string().as_str())]).await;
+    for (target, expected) in [
+        ("/shop", "shop /shop "),
+        ("/shop/", "shop /shop/ "),
+        ("/shop/cart", "shop /shop/cart "),
+        ("/", "rest / "),
+        ("/other", "rest /other "),
+    ] {
+        let (status, body) = raw(&house, target).await;
+        assert!(status == "200" && body.contains(expected), "{target}: {status} {body}");
+    }
+    for target in ["/shop/%2e%2e/admin", "/shop/../admin", "/shop/..\\admin", "/shop/.%2E"] {
+        let (status, body) = raw(&house, target).await;
+        assert!(status == "400" && body.contains("rollout.path"), "{target}: {status} {body}");
+    }
 }
 
 #[tokio::test]
