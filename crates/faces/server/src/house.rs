@@ -30,6 +30,7 @@ use runtime_tenancy::TenancyModule;
 use runtime_workflow::WorkflowModule;
 
 use crate::api;
+use crate::rollout_record::Moves;
 use crate::settings::ServerConfig;
 use crate::{event_publish, http_request, maintenance, record, relays, standing};
 
@@ -70,6 +71,7 @@ fn modules(
     let app = App::new(config);
     let app = mode.into_iter().fold(app, App::mode);
     let told = record::Told::default();
+    let (on_change, moves) = Moves::new();
     let telemetry = guard.map_or_else(TelemetryModule::new, TelemetryModule::with);
     Ok(app
         .with(telemetry)
@@ -85,7 +87,7 @@ fn modules(
         .with(ApiKeyModule::new().hook(record::refusals(&told)))
         .with(TenancyModule)
         .with(LimitsModule)
-        .with(RolloutModule::new().hook(record::moved(&told)))
+        .with(RolloutModule::new().hook(on_change))
         .with(RateLimitModule)
         .with(ProvidersModule)
         .with(JobsModule::new())
@@ -94,7 +96,7 @@ fn modules(
         .with(OutboxModule::new())
         .with(SagaModule::new())
         .with(WorkflowModule::new())
-        .with(ServerModule { disk: embedded.then_some(server.data_dir), told }))
+        .with(ServerModule { disk: embedded.then_some(server.data_dir), told, moves }))
 }
 
 /// What the server adds to its modules: the routes, the built-in kinds, the first key.
@@ -103,6 +105,8 @@ struct ServerModule {
     disk: Option<PathBuf>,
     /// Filled once the app starts, for the refusals of API keys.
     told: record::Told,
+    /// Puts on record what rollouts do by themselves.
+    moves: Moves,
 }
 
 impl Module for ServerModule {
@@ -130,6 +134,7 @@ impl Module for ServerModule {
             Ok::<_, Error>(())
         });
 
+        app.service(self.moves.clone());
         standing::checks(app);
         let started = maintenance::Started::default();
         let filled = Arc::clone(&started);

@@ -13,6 +13,7 @@ mod maintenance;
 mod output;
 mod record;
 mod relays;
+mod rollout_record;
 mod settings;
 mod standing;
 

@@ -7,7 +7,6 @@ use runtime_apikey::{KeyEvent, KeyId};
 use runtime_audit::{AUDIT, Audit, AuditEvent, Outcome, Severity};
 use runtime_kernel::container::Container;
 use runtime_kernel::{Context, Error, Principal, Source, SystemClock};
-use runtime_rollout::{Change, Order, Rollout};
 
 /// The audit, once the app has started.
 pub(crate) type Told = Arc<OnceLock<Arc<Audit>>>;
@@ -83,34 +82,6 @@ pub(crate) async fn outbox(
 ) -> Result<(), Error> {
     let event = AuditEvent::new(action).context(context).target("outbox", what);
     Ok(container.get(AUDIT).await?.record(event).await?)
-}
-
-/// Puts an order to a rollout on record, durably.
-pub(crate) async fn rollout(
-    container: &Container,
-    context: &Context,
-    name: &str,
-    order: &Order,
-    rollout: &Rollout,
-) -> Result<(), Error> {
-    let event = AuditEvent::new("rollouts.ordered").context(context).target("rollout", name.to_owned());
-    let event =
-        event.meta("order", order.as_str()).meta("weight", rollout.weight).message(rollout.reason.clone());
-    Ok(container.get(AUDIT).await?.record(event.severity(Severity::Critical)).await?)
-}
-
-/// Puts what a rollout does by itself on record.
-pub(crate) fn moved(told: &Told) -> impl Fn(&Change) + Send + Sync + 'static {
-    let told = Arc::clone(told);
-    move |change| {
-        let Some(audit) = told.get().filter(|_| change.by_itself) else { return };
-        let context =
-            Context::new(Source::Internal, &SystemClock).with_principal(Principal::system("rollout"));
-        let event =
-            AuditEvent::new("rollouts.moved").context(&context).target("rollout", change.after.name.clone());
-        let event = event.severity(Severity::Warning).meta("weight", change.after.weight);
-        let _ = audit.record(event.message(change.after.reason.clone())).now_or_never();
-    }
 }
 
 /// Puts every key that did not hold on record. Bounded by the audit's queue; what does not fit is counted there.

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::operators_only;
-use crate::record;
+use crate::rollout_record;
 
 const TAG: &str = "rollouts";
 
@@ -236,8 +236,7 @@ async fn order(
 ) -> Result<(StatusCode, Json<RolloutView>)> {
     only_operators(&context)?;
     let order = meant(ordered.order, ordered.weight, ordered.subject, ordered.side)?;
-    let rollout = container.get(ROLLOUTS).await?.order(&name, &order, &ordered.reason).await?;
-    record::rollout(&container, &context, &name, &order, &rollout).await?;
+    let rollout = rollout_record::order(&container, &context, name, order, ordered.reason).await?;
     Ok((StatusCode::OK, Json(RolloutView::from(&rollout))))
 }
 

@@ -8,7 +8,7 @@ use super::{Done, Failure, container, operator};
 use crate::api::{RolloutView, meant};
 use crate::cli::RolloutsAction;
 use crate::output::{Output, table};
-use crate::record;
+use crate::rollout_record;
 use runtime_kernel::Error;
 
 /// Works on the rollouts in the database; running processes follow within a second.
@@ -20,10 +20,9 @@ pub(super) async fn run(config: Config, action: RolloutsAction, output: Output) 
 }
 
 async fn act(container: &Container, action: RolloutsAction, output: Output) -> Result<(), Failure> {
-    let rollouts = container.get(ROLLOUTS).await?;
     match action {
         RolloutsAction::List => {
-            let found = rollouts.list().await.map_err(Error::from)?;
+            let found = container.get(ROLLOUTS).await?.list().await.map_err(Error::from)?;
             let found: Vec<_> = found.iter().map(RolloutView::from).collect();
             output.print(&found, |found| {
                 let rows: Vec<_> = found.iter().map(row).collect();
@@ -32,8 +31,7 @@ async fn act(container: &Container, action: RolloutsAction, output: Output) -> R
         }
         RolloutsAction::Order { name, order, weight, subject, side, reason } => {
             let order = meant(order, weight, subject, side)?;
-            let rollout = rollouts.order(&name, &order, &reason).await.map_err(Error::from)?;
-            record::rollout(container, &operator(), &name, &order, &rollout).await?;
+            let rollout = rollout_record::order(container, &operator(), name, order, reason).await?;
             output.print(&RolloutView::from(&rollout), |view| {
                 table(&["NAME", "KIND", "PHASE", "SHARE", "REASON"], &[row(view)])
             });

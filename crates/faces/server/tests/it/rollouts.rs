@@ -120,4 +120,8 @@ async fn a_canary_that_fails_is_rolled_back_by_the_server_itself_and_that_is_on_
             house.file("runtime-data/audit.jsonl").contains("rollouts.moved").then_some(())
         })
         .await;
+    let record = house.file("runtime-data/audit.jsonl");
+    let place = |action: &str| record.find(action).unwrap();
+    assert!(place("rollouts.ordering") < place("rollouts.ordered"));
+    assert!(place("rollouts.ordered") < place("rollouts.moved"));
 }
