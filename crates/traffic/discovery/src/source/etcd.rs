@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use runtime_client::Client;
+use runtime_client::{Client, ClientError, Phase};
 use runtime_kernel::units::ByteSize;
 use runtime_kernel::{Context, SharedClock, Source as From};
 use serde::Deserialize;
@@ -21,6 +21,8 @@ const HELD: Duration = Duration::from_hours(1);
 
 /// The endpoints written as values under a prefix, as [`Endpoint::parse`] reads them; keys with a lease go away with
 /// whoever wrote them. By etcd's JSON gateway (`/v3/kv/range`, `/v3/watch`): read once, then watched from that revision.
+/// A watch that brings nothing for as long as the client lets an answer pause (15 s by default) is begun anew, and so is
+/// one after an hour: that tells a member with nothing to say from one that is gone.
 #[derive(Clone, Debug)]
 pub struct Etcd {
     client: Client,
@@ -89,27 +91,9 @@ impl Etcd {
         }
         response.json().await.map_err(|error| wrong(error.to_string()))
     }
-}
 
-fn wrong(why: String) -> DiscoveryError {
-    DiscoveryError::source("etcd", why)
-}
-
-/// What a value says; one that says nothing sensible is left out, so that it does not take the others with it.
-fn endpoint(kv: &KeyValue) -> Option<Endpoint> {
-    let value = STANDARD.decode(&kv.value).ok()?;
-    let text = String::from_utf8(value).ok()?;
-    let parsed = if text.trim_start().starts_with('{') {
-        serde_json::from_str(&text).map_err(|error| error.to_string())
-    } else {
-        Endpoint::parse(&text).map_err(|error| error.to_string())
-    };
-    parsed.inspect_err(|why| tracing::warn!(key = kv.key, why, "a value in etcd is no endpoint")).ok()
-}
-
-#[async_trait]
-impl Source for Etcd {
-    async fn watch(&self, teller: &Teller) -> Result<(), DiscoveryError> {
+    /// Reads, and watches from there until it is time to begin anew.
+    async fn turn(&self, teller: &Teller) -> Result<(), DiscoveryError> {
         let Range { header, kvs } = self.range().await?;
         let revision: u64 = header.revision.parse().map_err(|_| wrong("told no revision".to_owned()))?;
         let mut known: BTreeMap<String, Endpoint> =
@@ -124,7 +108,13 @@ impl Source for Etcd {
         let request = request.timeout(HELD).max_response(ByteSize::mib(1 << 20));
         let mut response = request.send(&self.context()).await.map_err(|error| wrong(error.to_string()))?;
         let mut text = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| wrong(error.to_string()))? {
+        loop {
+            let chunk = match response.chunk().await {
+                Ok(chunk) => chunk.ok_or_else(|| wrong("ended the watch".to_owned()))?,
+                // Our own patience, not its failure.
+                Err(ClientError::Timeout { phase: Phase::Read, .. } | ClientError::Deadline) => return Ok(()),
+                Err(error) => return Err(wrong(error.to_string())),
+            };
             text.extend_from_slice(&chunk);
             // One JSON document a line.
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
@@ -152,6 +142,30 @@ impl Source for Etcd {
                 }
             }
         }
-        Err(wrong("ended the watch".to_owned()))
+    }
+}
+
+fn wrong(why: String) -> DiscoveryError {
+    DiscoveryError::source("etcd", why)
+}
+
+/// What a value says; one that says nothing sensible is left out, so that it does not take the others with it.
+fn endpoint(kv: &KeyValue) -> Option<Endpoint> {
+    let value = STANDARD.decode(&kv.value).ok()?;
+    let text = String::from_utf8(value).ok()?;
+    let parsed = if text.trim_start().starts_with('{') {
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    } else {
+        Endpoint::parse(&text).map_err(|error| error.to_string())
+    };
+    parsed.inspect_err(|why| tracing::warn!(key = kv.key, why, "a value in etcd is no endpoint")).ok()
+}
+
+#[async_trait]
+impl Source for Etcd {
+    async fn watch(&self, teller: &Teller) -> Result<(), DiscoveryError> {
+        loop {
+            self.turn(teller).await?;
+        }
     }
 }

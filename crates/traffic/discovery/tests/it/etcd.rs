@@ -1,15 +1,22 @@
-//! Endpoints from a real etcd.
+//! Endpoints from a real etcd, and from a scripted one that has nothing to say.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
+use axum::routing::post;
+use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::{FutureExt, StreamExt, stream};
 use runtime_client::{Client, ClientConfig, Guard};
 use runtime_discovery::{Etcd, Known, Service};
 use runtime_kernel::{Context, ManualClock, Source, SystemClock};
 use runtime_testkit::binary::{Running, Spawn};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::sources::authorities;
 
@@ -96,7 +103,7 @@ async fn keys_come_and_go_with_their_writers_and_survive_etcds_absence() {
     let _server = start(folder.path(), port, peer).await;
     put(port, "/services/orders/3", "10.0.0.3:80", None).await;
     let known = loop {
-        clock.advance(std::time::Duration::from_secs(30));
+        clock.advance(Duration::from_secs(30));
         tokio::select! {
             known = service.changed() => {
                 let known = known.unwrap();
@@ -108,4 +115,65 @@ async fn keys_come_and_go_with_their_writers_and_survive_etcds_absence() {
         }
     };
     assert_eq!(told(&known), ["10.0.0.7:80", "10.0.0.3:80"]);
+}
+
+/// A member that holds `/a`, says these messages to each watch and nothing more; and tells of each watch.
+async fn scripted(messages: Value) -> (String, mpsc::UnboundedReceiver<()>) {
+    let (tell, watches) = mpsc::unbounded_channel();
+    let kvs = json!([{ "key": STANDARD.encode("/a"), "value": STANDARD.encode("10.0.0.1:80") }]);
+    let range = move || async move { Json(json!({ "header": { "revision": "7" }, "kvs": kvs })) };
+    let watch = move || async move {
+        let _ = tell.send(());
+        let lines: Vec<_> = messages.as_array().unwrap().iter().map(|line| format!("{line}\n")).collect();
+        Body::from_stream(stream::iter(lines.into_iter().map(Ok::<_, Infallible>)).chain(stream::pending()))
+    };
+    let router = Router::new().route("/v3/kv/range", post(range)).route("/v3/watch", post(watch));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, watches)
+}
+
+#[tokio::test]
+async fn a_watch_that_brings_nothing_is_begun_anew_and_nothing_is_stale() {
+    let (url, mut watches) = scripted(json!([{ "result": { "created": true } }])).await;
+    let mut config = ClientConfig::default();
+    config.read_timeout = Duration::from_millis(200);
+    let client = Client::builder(config, SystemClock::shared()).guard(Guard::local()).build().unwrap();
+    let clock = Arc::new(ManualClock::new());
+    let (mut service, watching) = Service::new("orders", Etcd::new(client, &url, "/", clock.clone()), clock);
+    tokio::spawn(watching.run());
+    assert_eq!(authorities(&service.ready().await.unwrap()), ["10.0.0.1:80"]);
+    for _ in 0..4 {
+        tokio::select! {
+            watch = watches.recv() => watch.unwrap(),
+            known = service.changed() => panic!("nothing has changed: {:?}", known.unwrap()),
+        }
+    }
+    assert!(service.changed().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_watch_is_begun_anew_after_an_hour() {
+    let put = json!({ "kv": { "key": STANDARD.encode("/b"), "value": STANDARD.encode("10.0.0.2:80") } });
+    let messages = json!([{ "result": { "created": true } }, { "result": { "events": [put] } }]);
+    let (url, _) = scripted(messages).await;
+    let clock = Arc::new(ManualClock::new());
+    let mut config = ClientConfig::default();
+    config.read_timeout = Duration::from_hours(2);
+    let client = Client::builder(config, clock.clone()).guard(Guard::local()).build().unwrap();
+    let etcd = Etcd::new(client, &url, "/", clock.clone());
+    let (mut service, watching) = Service::new("orders", etcd, clock.clone());
+    tokio::spawn(watching.run());
+    for turn in 1..=3 {
+        // What the watch brings has come: only its hour is left to wait for.
+        loop {
+            let known = service.changed().await.unwrap();
+            assert_eq!(known.stale, None);
+            if known.version == 2 * turn {
+                break assert_eq!(told(&known), ["10.0.0.1:80", "10.0.0.2:80"]);
+            }
+        }
+        clock.advance(Duration::from_hours(1));
+    }
 }
