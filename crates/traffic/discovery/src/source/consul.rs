@@ -14,7 +14,12 @@ use crate::error::DiscoveryError;
 /// How long Consul holds a blocking query.
 const HELD: Duration = Duration::from_mins(1);
 
-/// The healthy instances of a service, by Consul's health API and its blocking queries: a change is known at once.
+/// How long to wait at least between two questions when the answer was no news: not every agent, nor all that stands
+/// before one, holds a query.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The healthy instances of a service, by Consul's health API and its blocking queries: a change is known at once. What
+/// stands between us and the agent must let `x-consul-index` through; redirects are not followed.
 #[derive(Clone, Debug)]
 pub struct Consul {
     client: Client,
@@ -79,7 +84,7 @@ impl Consul {
         self
     }
 
-    /// Shows this ACL token.
+    /// Shows this ACL token, to the agent alone.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Token(token.into()));
@@ -97,7 +102,7 @@ impl Consul {
         );
         let context = Context::new(From::Internal, &*self.clock);
         // Consul adds up to a sixteenth of the wait.
-        let mut request = self.client.get(&url).timeout(HELD + HELD / 8);
+        let mut request = self.client.get(&url).timeout(HELD + HELD / 8).redirects(0);
         if let Some(Token(token)) = &self.token {
             request = request.header("x-consul-token", token);
         }
@@ -107,8 +112,11 @@ impl Consul {
         }
         let next =
             response.headers().get("x-consul-index").and_then(|value| value.to_str().ok()?.parse().ok());
+        // Without one, and with 0, there is nothing a query could wait for.
+        let next =
+            next.filter(|index| *index > 0).ok_or_else(|| wrong("told no `x-consul-index`".to_owned()))?;
         let entries = response.json().await.map_err(|error| wrong(error.to_string()))?;
-        Ok((entries, next.unwrap_or(0)))
+        Ok((entries, next))
     }
 }
 
@@ -117,9 +125,8 @@ impl Source for Consul {
     async fn watch(&self, teller: &Teller) -> Result<(), DiscoveryError> {
         let mut index = 0;
         loop {
+            let asked = self.clock.now();
             let (entries, next) = self.ask(index).await?;
-            // An index that goes backwards means Consul has begun anew.
-            index = if next < index { 0 } else { next.max(1) };
             let endpoints = entries.into_iter().map(|Entry { node, service }| {
                 let host = if service.address.is_empty() { node.address } else { service.address };
                 let mut endpoint = Endpoint::new(host, service.port);
@@ -130,6 +137,12 @@ impl Source for Consul {
                 endpoint
             });
             teller.tell(endpoints.collect());
+            if next <= index {
+                let took = self.clock.now().saturating_duration_since(asked);
+                self.clock.sleep(PAUSE.saturating_sub(took)).await;
+            }
+            // An index that goes backwards means Consul has begun anew.
+            index = if next < index { 0 } else { next };
         }
     }
 }

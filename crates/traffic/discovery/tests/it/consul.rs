@@ -1,10 +1,13 @@
 //! Endpoints from Consul's health API, spoken by a scripted agent.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Redirect;
 use axum::{Json, Router, routing::get};
 use runtime_client::{Client, ClientConfig, Guard};
 use runtime_discovery::{Consul, Service};
@@ -55,6 +58,17 @@ fn instance(address: &str, node: &str, port: u16, weight: u32) -> Value {
             "Meta": { "version": "2" }, "Tags": [] } })
 }
 
+async fn served(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+fn client() -> Client {
+    Client::builder(ClientConfig::default(), SystemClock::shared()).guard(Guard::local()).build().unwrap()
+}
+
 #[tokio::test]
 async fn changes_are_known_at_once_and_an_index_that_goes_back_is_begun_anew() {
     let shared: Shared = Shared::default();
@@ -67,14 +81,9 @@ async fn changes_are_known_at_once_and_an_index_that_goes_back_is_begun_anew() {
     };
     set(7, json!([instance("10.0.0.1", "10.9.9.9", 80, 3), instance("", "2001:db8::1", 81, 1)]), false);
     let router = Router::new().route("/v1/health/service/{name}", get(health)).with_state(shared);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let client =
-        Client::builder(ClientConfig::default(), SystemClock::shared()).guard(Guard::local()).build();
+    let url = served(router).await;
     let clock = ManualClock::new();
-    let consul =
-        Consul::new(client.unwrap(), &url, "orders api", Arc::new(clock.clone())).tag("v2").token("secret");
+    let consul = Consul::new(client(), &url, "orders api", Arc::new(clock.clone())).tag("v2").token("secret");
     assert!(!format!("{consul:?}").contains("secret"));
     let (mut service, watching) = Service::new("orders", consul, Arc::new(clock.clone()));
     tokio::spawn(watching.run());
@@ -86,6 +95,10 @@ async fn changes_are_known_at_once_and_an_index_that_goes_back_is_begun_anew() {
         let known = service.changed().await.unwrap();
         assert_eq!(known.endpoints.unwrap()[0].port, port);
     }
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(1));
     set(4, json!([]), true);
     let known = service.changed().await.unwrap();
     assert!(known.stale.unwrap().contains("500") && known.endpoints.unwrap()[0].port == 83);
@@ -99,4 +112,53 @@ async fn changes_are_known_at_once_and_an_index_that_goes_back_is_begun_anew() {
         ["0", "7", "8", "0"].map(str::to_owned),
         "after 3 came, which is before 8, from 0"
     );
+}
+
+#[tokio::test]
+async fn an_agent_that_holds_no_query_is_not_asked_as_fast_as_it_answers() {
+    for (index, asked_at_once, answers) in [(None, 1, false), (Some("0"), 1, false), (Some("7"), 2, true)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let answer = get(async move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut headers = HeaderMap::new();
+            if let Some(index) = index {
+                headers.insert("x-consul-index", index.parse().unwrap());
+            }
+            (headers, Json(json!([instance("10.0.0.1", "", 80, 1)])))
+        });
+        let url = served(Router::new().route("/v1/health/service/{name}", answer)).await;
+        let clock = ManualClock::new();
+        let consul = Consul::new(client(), &url, "orders", Arc::new(clock.clone()));
+        let (mut service, watching) = Service::new("orders", consul, Arc::new(clock.clone()));
+        tokio::spawn(watching.run());
+        let known = service.changed().await.unwrap();
+        assert_eq!((known.endpoints.is_some(), known.stale.is_none()), (answers, answers), "{index:?}");
+        for more in 0..3 {
+            while clock.sleepers() == 0 {
+                assert!(asked.load(Ordering::SeqCst) <= asked_at_once + more, "{index:?}");
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(asked.load(Ordering::SeqCst), asked_at_once + more, "{index:?}");
+            clock.advance(Duration::from_secs(if answers { 1 } else { 30 }));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_goes_nowhere_else() {
+    let shared: Shared = Shared::default();
+    shared.0.lock().unwrap().index = 7;
+    let elsewhere = Router::new().route("/v1/health/service/{name}", get(health)).with_state(shared.clone());
+    let elsewhere = served(elsewhere).await;
+    let moved =
+        get(async move || Redirect::temporary(&format!("{elsewhere}v1/health/service/orders?index=0")));
+    let url = served(Router::new().route("/v1/health/service/{name}", moved)).await;
+    let clock = Arc::new(ManualClock::new());
+    let consul = Consul::new(client(), &url, "orders", clock.clone()).token("secret");
+    let (mut service, watching) = Service::new("orders", consul, clock);
+    tokio::spawn(watching.run());
+    let why = service.changed().await.unwrap().stale;
+    assert_eq!(shared.0.lock().unwrap().asked.len(), 0);
+    assert!(why.unwrap().contains("307"));
 }
