@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DiscoveryError;
 
+/// The largest weight.
+pub(crate) const HEAVIEST: u32 = 1_000;
+
 /// One place a service can be reached at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
@@ -33,7 +36,7 @@ impl Endpoint {
     /// The same with another weight, at least 1 and at most 1000.
     #[must_use]
     pub fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight.clamp(1, 1_000);
+        self.weight = weight.clamp(1, HEAVIEST);
         self
     }
 
@@ -71,7 +74,7 @@ impl Endpoint {
         for part in parts {
             match part.trim().split_once('=') {
                 Some(("weight", weight)) => {
-                    let weight = weight.trim().parse().ok().filter(|weight| (1..=1_000).contains(weight));
+                    let weight = weight.trim().parse().ok().filter(|weight| (1..=HEAVIEST).contains(weight));
                     endpoint.weight = weight.ok_or_else(|| wrong("has a weight that is not 1 to 1000"))?;
                 }
                 Some((name, value)) => {
@@ -127,7 +130,7 @@ impl TryFrom<Written> for Endpoint {
         match written {
             Written::Text(text) => Self::parse(&text),
             Written::Table { address, weight, attributes } => {
-                if !(1..=1_000).contains(&weight) {
+                if !(1..=HEAVIEST).contains(&weight) {
                     return Err(DiscoveryError::Endpoint {
                         text: address,
                         why: "has a weight that is not 1 to 1000",

@@ -7,7 +7,7 @@ use runtime_client::Client;
 use runtime_kernel::{Context, SharedClock, Source as From};
 use serde::Deserialize;
 
-use super::{Source, Teller};
+use super::{Source, Teller, scale};
 use crate::endpoint::Endpoint;
 use crate::error::DiscoveryError;
 
@@ -19,7 +19,8 @@ const HELD: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The healthy instances of a service, by Consul's health API and its blocking queries: a change is known at once. What
-/// stands between us and the agent must let `x-consul-index` through; redirects are not followed.
+/// stands between us and the agent must let `x-consul-index` through; redirects are not followed. Weights above 1000 are
+/// scaled, so that the largest is 1000.
 #[derive(Clone, Debug)]
 pub struct Consul {
     client: Client,
@@ -130,13 +131,10 @@ impl Source for Consul {
             let endpoints = entries.into_iter().map(|Entry { node, service }| {
                 let host = if service.address.is_empty() { node.address } else { service.address };
                 let mut endpoint = Endpoint::new(host, service.port);
-                if let Some(weights) = service.weights {
-                    endpoint = endpoint.weight(weights.passing);
-                }
                 endpoint.attributes = service.meta.unwrap_or_default();
-                endpoint
+                (endpoint, service.weights.map_or(1, |weights| weights.passing))
             });
-            teller.tell(endpoints.collect());
+            teller.tell(scale(endpoints.collect()));
             if next <= index {
                 let took = self.clock.now().saturating_duration_since(asked);
                 self.clock.sleep(PAUSE.saturating_sub(took)).await;

@@ -13,7 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use runtime_kernel::SharedClock;
 
-use super::{Source, Teller};
+use super::{Source, Teller, scale};
 use crate::endpoint::Endpoint;
 use crate::error::DiscoveryError;
 
@@ -23,7 +23,8 @@ const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duratio
 /// Endpoints from DNS: the A and AAAA records of a name with a port we know, or its SRV records (RFC 2782) with the ports
 /// and weights they say. Asked again when the answer's time to live is over, after 1 s at least and 5 min at most.
 ///
-/// Of SRV records only those of the best priority count; a name that does not exist is an error, not an empty service.
+/// Of SRV records only those of the best priority count, and of their targets those that have addresses; weights above
+/// 1000 are scaled, so that the largest is 1000. A name that does not exist is an error, not an empty service.
 #[derive(Clone)]
 pub struct Dns {
     name: String,
@@ -99,16 +100,18 @@ impl Dns {
                 }
                 vec![one]
             }
-            (Err(error), Err(_)) => return Err(error),
+            // That there are none is known only if both say so.
+            (Err(v4), Err(v6)) => return Err(if v4.is_no_records_found() { v6 } else { v4 }),
         };
         for record in found.iter().flat_map(Lookup::answers) {
-            let host = match &record.data {
-                RData::A(address) => address.0.to_string(),
-                RData::AAAA(address) => address.0.to_string(),
+            match &record.data {
+                RData::A(address) => hosts.push(address.0.to_string()),
+                RData::AAAA(address) => hosts.push(address.0.to_string()),
+                // By which the name leads there.
+                RData::CNAME(_) => {}
                 _ => continue,
-            };
+            }
             ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-            hosts.push(host);
         }
         hosts.sort_unstable();
         Ok((hosts, ttl))
@@ -120,19 +123,35 @@ impl Dns {
             return Ok((hosts.into_iter().map(|host| Endpoint::new(host, port)).collect(), ttl));
         }
         let found = self.look_up(&self.name, RecordType::SRV).await?;
-        let services = found.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(service) => Some((service, record.ttl)),
-            _ => None,
-        });
-        let services: Vec<_> = services.collect();
-        let best = services.iter().map(|(service, _)| service.priority).min();
-        let (mut endpoints, mut ttl) = (Vec::new(), *TTL.end());
-        for (service, own) in services.into_iter().filter(|(service, _)| Some(service.priority) == best) {
-            let (hosts, theirs) = self.hosts(&service.target.to_utf8()).await?;
-            ttl = ttl.min(theirs).min(Duration::from_secs(own.into()));
-            let weight = u32::from(service.weight);
-            endpoints.extend(hosts.into_iter().map(|host| Endpoint::new(host, service.port).weight(weight)));
+        let (mut services, mut ttl) = (Vec::new(), *TTL.end());
+        for record in found.answers() {
+            match &record.data {
+                RData::SRV(service) => services.push(service),
+                RData::CNAME(_) => {}
+                _ => continue,
+            }
+            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
         }
+        let best = services.iter().map(|service| service.priority).min();
+        let (mut endpoints, mut empty) = (Vec::new(), None);
+        for service in services.into_iter().filter(|service| Some(service.priority) == best) {
+            let (hosts, theirs) = match self.hosts(&service.target.to_utf8()).await {
+                Ok(found) => found,
+                // It must not take the others with it.
+                Err(error) if error.is_no_records_found() => {
+                    empty = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            ttl = ttl.min(theirs);
+            let weight = u32::from(service.weight);
+            endpoints.extend(hosts.into_iter().map(|host| (Endpoint::new(host, service.port), weight)));
+        }
+        if let Some(error) = empty.filter(|_| endpoints.is_empty()) {
+            return Err(error);
+        }
+        let mut endpoints = scale(endpoints);
         endpoints.sort_by_key(Endpoint::authority);
         Ok((endpoints, ttl))
     }

@@ -31,6 +31,8 @@ pub use kubernetes::Kubernetes;
 use tokio::sync::watch;
 
 use crate::endpoint::Endpoint;
+#[cfg(any(feature = "consul", feature = "dns"))]
+use crate::endpoint::HEAVIEST;
 use crate::error::DiscoveryError;
 use crate::service::Known;
 
@@ -94,6 +96,18 @@ impl Teller {
     pub(crate) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
+}
+
+/// Endpoints by weights that may be larger than ours are: the largest counts as 1000 then, and the others in proportion.
+#[cfg(any(feature = "consul", feature = "dns"))]
+fn scale(endpoints: Vec<(Endpoint, u32)>) -> Vec<Endpoint> {
+    let most = u64::from(HEAVIEST);
+    let largest = endpoints.iter().map(|(_, weight)| u64::from(*weight)).max().unwrap_or(0).max(most);
+    let scaled = |weight: u32| (u64::from(weight) * most + largest / 2) / largest;
+    let weighed = endpoints
+        .into_iter()
+        .map(|(endpoint, weight)| endpoint.weight(u32::try_from(scaled(weight)).unwrap_or(HEAVIEST)));
+    weighed.collect()
 }
 
 #[async_trait]

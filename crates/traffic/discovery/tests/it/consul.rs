@@ -162,3 +162,21 @@ async fn the_token_goes_nowhere_else() {
     assert_eq!(shared.0.lock().unwrap().asked.len(), 0);
     assert!(why.unwrap().contains("307"));
 }
+
+#[tokio::test]
+async fn weights_beyond_ours_keep_their_proportions() {
+    let shared: Shared = Shared::default();
+    {
+        let mut agent = shared.0.lock().unwrap();
+        let instances = [("a", 2_000), ("b", 20_000)].map(|(name, weight)| instance(name, "", 80, weight));
+        (agent.index, agent.instances) = (7, json!(instances));
+    }
+    let router = Router::new().route("/v1/health/service/{name}", get(health)).with_state(shared);
+    let url = served(router).await;
+    let clock = Arc::new(ManualClock::new());
+    let (mut service, watching) =
+        Service::new("orders", Consul::new(client(), &url, "orders", clock.clone()), clock);
+    tokio::spawn(watching.run());
+    let weights: Vec<_> = service.ready().await.unwrap().iter().map(|endpoint| endpoint.weight).collect();
+    assert_eq!(weights, [100, 1_000]);
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use runtime_discovery::{Dns, Service};
 use runtime_kernel::ManualClock;
@@ -16,7 +16,8 @@ use super::sources::authorities;
 
 type Zone = Arc<Mutex<HashMap<(String, RecordType), Vec<(u32, RData)>>>>;
 
-/// A name server of what the zone holds at the moment; any other name does not exist.
+/// A name server of what the zone holds at the moment; any other name does not exist, and of `broken.test` it does not know
+/// the IPv6 addresses.
 async fn server(zone: &Zone) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -35,8 +36,15 @@ async fn server(zone: &Zone) -> SocketAddr {
                 if !zone.keys().any(|(known, _)| *known == name) {
                     answer.metadata.response_code = ResponseCode::NXDomain;
                 }
+                if (name.as_str(), asked.query_type()) == ("broken.test.", RecordType::AAAA) {
+                    answer.metadata.response_code = ResponseCode::ServFail;
+                }
+                let mut owner = asked.name().clone();
                 for (ttl, data) in found.into_iter().flatten() {
-                    answer.add_answer(Record::from_rdata(asked.name().clone(), *ttl, data.clone()));
+                    answer.add_answer(Record::from_rdata(owner.clone(), *ttl, data.clone()));
+                    if let RData::CNAME(target) = data {
+                        owner = target.0.clone();
+                    }
                 }
             }
             answer.queries.push(asked);
@@ -56,6 +64,10 @@ fn aaaa(address: &str) -> RData {
 
 fn srv(priority: u16, weight: u16, port: u16, target: &str) -> RData {
     RData::SRV(SRV::new(priority, weight, port, Name::from_utf8(target).unwrap()))
+}
+
+fn cname(target: &str) -> RData {
+    RData::CNAME(CNAME(Name::from_utf8(target).unwrap()))
 }
 
 fn set(zone: &Zone, name: &str, kind: RecordType, records: Vec<(u32, RData)>) {
@@ -113,4 +125,73 @@ async fn services_bring_their_ports_and_weights_and_only_the_best_priority_count
     tokio::spawn(watching.run());
     let told: Vec<_> = service.ready().await.unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(told, ["10.0.0.1:8001;weight=5", "[2001:db8::2]:8002"]);
+}
+
+#[tokio::test]
+async fn a_target_without_addresses_takes_none_of_the_others_with_it() {
+    let (zone, clock) = (Zone::default(), ManualClock::new());
+    let name = "_http._tcp.orders.test.";
+    let targets = |one| vec![(60, srv(1, 1, 8001, one)), (60, srv(1, 1, 8002, "two.test."))];
+    set(&zone, name, RecordType::SRV, targets("gone.test."));
+    set(&zone, "two.test.", RecordType::A, vec![(60, a("10.0.0.2"))]);
+    let dns = Dns::services(name, Arc::new(clock.clone())).unwrap();
+    let dns = dns.server(server(&zone).await).unwrap();
+    let (mut service, watching) = Service::new("orders", dns, Arc::new(clock.clone()));
+    tokio::spawn(watching.run());
+    let known = service.changed().await.unwrap();
+    assert_eq!(
+        (authorities(&known.endpoints.unwrap_or_default()), known.stale),
+        (vec!["10.0.0.2:8002".to_owned()], None)
+    );
+
+    set(&zone, name, RecordType::SRV, targets("broken.test."));
+    turn(&clock, Duration::from_mins(1)).await;
+    let known = service.changed().await.unwrap();
+    assert!(known.stale.is_some(), "whether it has none is not known");
+    assert_eq!(authorities(&known.endpoints.unwrap()), ["10.0.0.2:8002"]);
+
+    set(&zone, name, RecordType::SRV, targets("gone.test."));
+    turn(&clock, Duration::from_mins(1)).await;
+    assert_eq!(service.changed().await.unwrap().stale, None);
+    set(&zone, "two.test.", RecordType::A, vec![]);
+    turn(&clock, Duration::from_mins(1)).await;
+    let known = service.changed().await.unwrap();
+    assert!(known.stale.is_some(), "with none left it is an error");
+    assert_eq!(authorities(&known.endpoints.unwrap()), ["10.0.0.2:8002"]);
+}
+
+#[tokio::test]
+async fn weights_beyond_ours_keep_their_proportions() {
+    let zone = Zone::default();
+    let name = "_http._tcp.orders.test.";
+    let records = [(2_000, 8001), (20_000, 8002), (5, 8003)];
+    let records = records.map(|(weight, port)| (60, srv(1, weight, port, "one.test.")));
+    set(&zone, name, RecordType::SRV, records.to_vec());
+    set(&zone, "one.test.", RecordType::A, vec![(60, a("10.0.0.1"))]);
+    let clock = Arc::new(ManualClock::new());
+    let dns = Dns::services(name, clock.clone()).unwrap().server(server(&zone).await).unwrap();
+    let (mut service, watching) = Service::new("orders", dns, clock);
+    tokio::spawn(watching.run());
+    let told: Vec<_> = service.ready().await.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["10.0.0.1:8001;weight=100", "10.0.0.1:8002;weight=1000", "10.0.0.1:8003"]);
+}
+
+#[tokio::test]
+async fn an_alias_is_believed_no_longer_than_it_lives() {
+    let direct = vec![(5, cname("real.test.")), (300, a("10.0.0.1"))];
+    for records in [direct, vec![(5, cname("real.test."))]] {
+        let (zone, clock) = (Zone::default(), ManualClock::new());
+        set(&zone, "alias.test.", RecordType::A, records);
+        set(&zone, "real.test.", RecordType::A, vec![(300, a("10.0.0.1"))]);
+        let dns = Dns::addresses("alias.test", 80, Arc::new(clock.clone())).unwrap();
+        let dns = dns.server(server(&zone).await).unwrap();
+        let (mut service, watching) = Service::new("orders", dns, Arc::new(clock.clone()));
+        tokio::spawn(watching.run());
+        assert_eq!(authorities(&service.ready().await.unwrap()), ["10.0.0.1:80"]);
+        set(&zone, "alias.test.", RecordType::A, vec![(5, a("10.0.0.2"))]);
+        turn(&clock, Duration::from_secs(5)).await;
+        assert_eq!(clock.sleepers(), 0, "it is asked again");
+        let known = service.changed().await.unwrap();
+        assert_eq!(authorities(&known.endpoints.unwrap()), ["10.0.0.2:80"]);
+    }
 }
