@@ -17,6 +17,12 @@ const UNKNOWN: f64 = 30e6;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) endpoint: Endpoint,
+    learnt: Arc<Learnt>,
+}
+
+/// What calls have taught of a host and port, whatever weight and attributes the source gives them.
+#[derive(Debug, Default)]
+struct Learnt {
     pending: AtomicU32,
     /// The peak of the latency, decayed, in nanoseconds; the bits of a float. 0 until known.
     latency: AtomicU64,
@@ -39,16 +45,14 @@ pub(super) struct Members {
 }
 
 impl Member {
-    fn new(endpoint: Endpoint) -> Self {
-        Self {
-            endpoint,
-            pending: AtomicU32::new(0),
-            latency: AtomicU64::new(0),
-            stamp: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-            throttled_until: AtomicU64::new(0),
+    /// The endpoint with what `before` has learnt of it.
+    fn of(endpoint: &Endpoint, before: &Members) -> Arc<Self> {
+        match before.all.iter().find(|member| member.is(endpoint)) {
+            Some(known) if known.endpoint == *endpoint => Arc::clone(known),
+            known => {
+                let learnt = known.map(|known| Arc::clone(&known.learnt)).unwrap_or_default();
+                Arc::new(Self { endpoint: endpoint.clone(), learnt })
+            }
         }
     }
 
@@ -57,11 +61,11 @@ impl Member {
     }
 
     pub(super) fn begin(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.learnt.pending.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn end(&self) {
-        self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.learnt.pending.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn is_in(&self, now: u64) -> bool {
@@ -69,41 +73,41 @@ impl Member {
     }
 
     pub(super) fn is_ejected(&self, now: u64) -> bool {
-        self.ejected_until.load(Ordering::Relaxed) > now
+        self.learnt.ejected_until.load(Ordering::Relaxed) > now
     }
 
     pub(super) fn is_throttled(&self, now: u64) -> bool {
-        self.throttled_until.load(Ordering::Relaxed) > now
+        self.learnt.throttled_until.load(Ordering::Relaxed) > now
     }
 
     pub(super) fn throttled_until(&self) -> u64 {
-        self.throttled_until.load(Ordering::Relaxed)
+        self.learnt.throttled_until.load(Ordering::Relaxed)
     }
 
     /// Peak EWMA (Finagle's): a peak counts at once, and is forgotten slowly. Per unit of weight, and by how many wait
     /// there already.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours are far below 2^52")]
     pub(super) fn load(&self, now: u64) -> f64 {
-        let latency = f64::from_bits(self.latency.load(Ordering::Relaxed));
-        let age = now.saturating_sub(self.stamp.load(Ordering::Relaxed)) as f64;
+        let latency = f64::from_bits(self.learnt.latency.load(Ordering::Relaxed));
+        let age = now.saturating_sub(self.learnt.stamp.load(Ordering::Relaxed)) as f64;
         let latency = if latency == 0.0 { UNKNOWN } else { latency * (-age / DECAY).exp() };
-        (latency + 1.0) * f64::from(self.pending.load(Ordering::Relaxed) + 1)
+        (latency + 1.0) * f64::from(self.learnt.pending.load(Ordering::Relaxed) + 1)
             / f64::from(self.endpoint.weight)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours are far below 2^52")]
     pub(super) fn succeeded(&self, took: u64, now: u64) {
-        let (took, before) = (took as f64, f64::from_bits(self.latency.load(Ordering::Relaxed)));
-        let age = now.saturating_sub(self.stamp.swap(now, Ordering::Relaxed)) as f64;
+        let (took, before) = (took as f64, f64::from_bits(self.learnt.latency.load(Ordering::Relaxed)));
+        let age = now.saturating_sub(self.learnt.stamp.swap(now, Ordering::Relaxed)) as f64;
         let kept = (-age / DECAY).exp();
         let latency = if took >= before { took } else { before * kept + took * (1.0 - kept) };
-        self.latency.store(latency.to_bits(), Ordering::Relaxed);
-        if self.failures.swap(0, Ordering::Relaxed) == 0 {
+        self.learnt.latency.store(latency.to_bits(), Ordering::Relaxed);
+        if self.learnt.failures.swap(0, Ordering::Relaxed) == 0 {
             // Good for a while: what it did long ago is forgotten, one ejection at a time.
-            let since = now.saturating_sub(self.ejected_until.load(Ordering::Relaxed));
+            let since = now.saturating_sub(self.learnt.ejected_until.load(Ordering::Relaxed));
             if since > 300_000_000_000 {
                 let one_less = |ejections: u32| ejections.checked_sub(1);
-                let _ = self.ejections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+                let _ = self.learnt.ejections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
             }
         }
     }
@@ -111,14 +115,14 @@ impl Member {
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours are far below 2^52")]
     pub(super) fn given_up(&self, took: u64, now: u64) {
         let took = took as f64;
-        if took > f64::from_bits(self.latency.load(Ordering::Relaxed)) {
-            self.stamp.store(now, Ordering::Relaxed);
-            self.latency.store(took.to_bits(), Ordering::Relaxed);
+        if took > f64::from_bits(self.learnt.latency.load(Ordering::Relaxed)) {
+            self.learnt.stamp.store(now, Ordering::Relaxed);
+            self.learnt.latency.store(took.to_bits(), Ordering::Relaxed);
         }
     }
 
     pub(super) fn failed(&self, config: &OutlierConfig, now: u64, may_go: impl FnOnce(&Self) -> bool) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let failures = self.learnt.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if config.consecutive_failures == 0
             || failures < config.consecutive_failures
             || self.is_ejected(now)
@@ -126,15 +130,15 @@ impl Member {
         {
             return;
         }
-        self.failures.store(0, Ordering::Relaxed);
-        let times = self.ejections.fetch_add(1, Ordering::Relaxed) + 1;
+        self.learnt.failures.store(0, Ordering::Relaxed);
+        let times = self.learnt.ejections.fetch_add(1, Ordering::Relaxed) + 1;
         let time = config.base_ejection.saturating_mul(times).min(config.max_ejection);
-        self.ejected_until.store(now.saturating_add(nanos(time)), Ordering::Relaxed);
+        self.learnt.ejected_until.store(now.saturating_add(nanos(time)), Ordering::Relaxed);
     }
 
     pub(super) fn throttled(&self, config: &OutlierConfig, asked: Option<Duration>, now: u64) {
         let time = asked.unwrap_or(Duration::from_secs(1)).min(config.max_throttle);
-        self.throttled_until.fetch_max(now.saturating_add(nanos(time)), Ordering::Relaxed);
+        self.learnt.throttled_until.fetch_max(now.saturating_add(nanos(time)), Ordering::Relaxed);
     }
 }
 
@@ -145,13 +149,7 @@ fn nanos(duration: Duration) -> u64 {
 impl Members {
     /// These endpoints; those that were there before with what is known of them.
     pub(super) fn of(endpoints: &[Endpoint], before: &Self, strategy: Strategy) -> Self {
-        let all: Vec<_> = endpoints
-            .iter()
-            .map(|endpoint| {
-                let known = before.all.iter().find(|member| member.endpoint == *endpoint);
-                known.cloned().unwrap_or_else(|| Arc::new(Member::new(endpoint.clone())))
-            })
-            .collect();
+        let all: Vec<_> = endpoints.iter().map(|endpoint| Member::of(endpoint, before)).collect();
         let round = if strategy == Strategy::RoundRobin { round(&all) } else { Vec::new() };
         Self { all, round, told: true }
     }

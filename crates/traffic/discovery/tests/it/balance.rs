@@ -206,6 +206,39 @@ fn nothing_known_and_nothing_there_are_told_apart_and_what_is_learnt_stays() {
 }
 
 #[test]
+fn what_is_learnt_stays_when_weight_and_attributes_change() {
+    let clock = ManualClock::new();
+    let balancer = balancer(Strategy::RoundRobin, &clock, &["a:1", "b:1", "c:1"]);
+    for outcome in [Outcome::Throttled(Some(Duration::from_mins(1))), Outcome::Failure] {
+        let host = if outcome == Outcome::Failure { "b" } else { "a" };
+        let mut times = if outcome == Outcome::Failure { 5 } else { 1 };
+        while times > 0 {
+            let picked = balancer.pick().unwrap();
+            if picked.endpoint().host == host {
+                times -= 1;
+                picked.done(outcome);
+            }
+        }
+    }
+    assert_eq!(balancer.counts(), (3, 2));
+    let changed = endpoints(&["a:1;weight=2", "b:1;version=2", "c:1"]);
+    balancer.update(&changed);
+    assert_eq!((balancer.endpoints(), balancer.counts()), (changed, (3, 2)));
+}
+
+#[test]
+fn calls_under_way_count_when_a_weight_changes() {
+    let clock = ManualClock::new();
+    let balancer = balancer(Strategy::PeakEwma, &clock, &["a:1", "b:1"]);
+    let avoid = Endpoint::parse("b:1").unwrap();
+    let waiting: Vec<_> = (0..10).map(|_| balancer.pick_for(None, Some(&avoid)).unwrap()).collect();
+    balancer.update(&endpoints(&["a:1;weight=2", "b:1"]));
+    assert_eq!(balancer.pick().unwrap().endpoint().host, "b", "ten wait at a");
+    drop(waiting);
+    assert_eq!(balancer.pick().unwrap().endpoint().host, "a", "none waits there, and it weighs more");
+}
+
+#[test]
 fn a_configuration_that_makes_no_sense_names_its_key() {
     for (change, key) in [
         ((|c| c.base_ejection = Duration::ZERO) as fn(&mut OutlierConfig), "outliers.base_ejection"),
