@@ -121,17 +121,16 @@ impl Member {
         }
     }
 
-    pub(super) fn failed(&self, config: &OutlierConfig, now: u64, may_go: impl FnOnce(&Self) -> bool) {
-        let failures = self.learnt.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if config.consecutive_failures == 0
-            || failures < config.consecutive_failures
-            || self.is_ejected(now)
-            || !may_go(self)
-        {
-            return;
-        }
+    /// Whether it has failed too often in a row by now.
+    pub(super) fn failed(&self, config: &OutlierConfig, now: u64) -> bool {
+        let failures = self.learnt.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        config.consecutive_failures > 0 && failures >= config.consecutive_failures && !self.is_ejected(now)
+    }
+
+    /// Leaves it alone for a while, longer each time.
+    pub(super) fn eject(&self, config: &OutlierConfig, now: u64) {
         self.learnt.failures.store(0, Ordering::Relaxed);
-        let times = self.learnt.ejections.fetch_add(1, Ordering::Relaxed) + 1;
+        let times = self.learnt.ejections.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let time = config.base_ejection.saturating_mul(times).min(config.max_ejection);
         self.learnt.ejected_until.store(now.saturating_add(nanos(time)), Ordering::Relaxed);
     }

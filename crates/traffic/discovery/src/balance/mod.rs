@@ -5,8 +5,8 @@ mod outlier;
 mod strategy;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -43,6 +43,8 @@ struct Inner {
     strategy: Strategy,
     outliers: OutlierConfig,
     members: ArcSwap<Members>,
+    /// One ejects at a time: of two who find the same last place, both would take it.
+    ejecting: Mutex<()>,
     ticks: Ticks,
     /// Moves on by one with each draw.
     drawn: AtomicU64,
@@ -93,7 +95,8 @@ impl Balancer {
     fn on(strategy: Strategy, outliers: OutlierConfig, ticks: Ticks) -> Result<Self, DiscoveryError> {
         outliers.check()?;
         let members = ArcSwap::from_pointee(Members::default());
-        Ok(Self { inner: Arc::new(Inner { strategy, outliers, members, ticks, drawn: AtomicU64::new(0) }) })
+        let (ejecting, drawn) = (Mutex::new(()), AtomicU64::new(0));
+        Ok(Self { inner: Arc::new(Inner { strategy, outliers, members, ejecting, ticks, drawn }) })
     }
 
     /// Takes over what is known of a service, now and for as long as somebody watches it.
@@ -176,6 +179,14 @@ impl Inner {
         let turn = self.drawn.fetch_add(1, Ordering::Relaxed);
         strategy::choose(self.strategy, members, now, key, turn, fits)
     }
+
+    /// Ejects an endpoint that failed too often, if one more may go.
+    fn eject(&self, member: &Member, now: u64) {
+        let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !member.is_ejected(now) && outlier::may_go(&self.outliers, &self.members.load(), now) {
+            member.eject(&self.outliers, now);
+        }
+    }
 }
 
 /// An endpoint for one call. Dropped without a word, the call was given up, and took at least as long as it
@@ -211,9 +222,9 @@ impl Picked {
                 self.member.succeeded(now.saturating_sub(self.began), now);
             }
             Outcome::Failure => {
-                let members = inner.members.load();
-                let may = |member: &Member| outlier::may_go(&inner.outliers, &members, member, now);
-                self.member.failed(&inner.outliers, now, may);
+                if self.member.failed(&inner.outliers, now) {
+                    inner.eject(&self.member, now);
+                }
             }
             Outcome::Throttled(asked) => self.member.throttled(&inner.outliers, asked, now),
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::member::{Member, Members};
+use super::member::Members;
 use crate::error::DiscoveryError;
 
 /// When an endpoint is left alone, and for how long.
@@ -59,10 +59,9 @@ impl OutlierConfig {
 }
 
 /// Whether one more endpoint may be ejected.
-pub(super) fn may_go(config: &OutlierConfig, members: &Members, member: &Member, now: u64) -> bool {
+pub(super) fn may_go(config: &OutlierConfig, members: &Members, now: u64) -> bool {
     let count = members.all.len();
     let percent = usize::try_from(config.max_ejected_percent).unwrap_or(100);
-    let most = (count * percent / 100).max(1).min(count.saturating_sub(1));
-    let others = members.all.iter().filter(|own| !std::ptr::eq(&raw const ***own, member));
-    others.filter(|own| own.is_ejected(now)).count() < most
+    let most = (count.saturating_mul(percent) / 100).max(1).min(count.saturating_sub(1));
+    members.all.iter().filter(|member| member.is_ejected(now)).count() < most
 }

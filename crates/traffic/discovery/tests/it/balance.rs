@@ -239,6 +239,30 @@ fn calls_under_way_count_when_a_weight_changes() {
 }
 
 #[test]
+fn two_that_fail_at_once_do_not_both_take_the_last_place() {
+    let clock = ManualClock::new();
+    let mut config = OutlierConfig::default();
+    (config.consecutive_failures, config.max_ejected_percent) = (1, 0);
+    let balancer = Balancer::with_clock(Strategy::RoundRobin, config, Arc::new(clock.clone())).unwrap();
+    // Many, so that counting them takes a while.
+    balancer.update(&(0..500).map(|n| Endpoint::new(format!("e{n}"), 80)).collect::<Vec<_>>());
+    for round in 0..1_000 {
+        let barrier = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for picked in [balancer.pick().unwrap(), balancer.pick().unwrap()] {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    barrier.wait();
+                    picked.done(Outcome::Failure);
+                });
+            }
+        });
+        assert_eq!(balancer.counts(), (500, 1), "round {round}");
+        clock.advance(config.max_ejection);
+    }
+}
+
+#[test]
 fn a_configuration_that_makes_no_sense_names_its_key() {
     for (change, key) in [
         ((|c| c.base_ejection = Duration::ZERO) as fn(&mut OutlierConfig), "outliers.base_ejection"),
