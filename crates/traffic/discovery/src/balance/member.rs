@@ -114,8 +114,10 @@ impl Member {
 
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours are far below 2^52")]
     pub(super) fn given_up(&self, took: u64, now: u64) {
-        let took = took as f64;
-        if took > f64::from_bits(self.learnt.latency.load(Ordering::Relaxed)) {
+        let (took, before) = (took as f64, f64::from_bits(self.learnt.latency.load(Ordering::Relaxed)));
+        let age = now.saturating_sub(self.learnt.stamp.load(Ordering::Relaxed)) as f64;
+        // More than what is left of the peak: one that always takes as long must not look faster each time.
+        if took > before * (-age / DECAY).exp() {
             self.learnt.stamp.store(now, Ordering::Relaxed);
             self.learnt.latency.store(took.to_bits(), Ordering::Relaxed);
         }

@@ -103,6 +103,25 @@ fn the_faster_endpoint_gets_more_and_a_peak_counts_at_once() {
 }
 
 #[test]
+fn an_endpoint_that_never_answers_is_tried_now_and_then_however_often_it_took_as_long() {
+    let clock = ManualClock::new();
+    let balancer = balancer(Strategy::PeakEwma, &clock, &["stuck:1", "slow:1"]);
+    let mut stuck = 0;
+    for _ in 0..200 {
+        let picked = balancer.pick().unwrap();
+        if picked.endpoint().host == "stuck" {
+            stuck += 1;
+            clock.advance(Duration::from_secs(5));
+            drop(picked);
+        } else {
+            clock.advance(Duration::from_secs(1));
+            picked.done(Outcome::Success);
+        }
+    }
+    assert!((2..40).contains(&stuck), "{stuck}");
+}
+
+#[test]
 fn those_that_fail_are_left_alone_for_longer_each_time_but_never_too_many() {
     let clock = ManualClock::new();
     let balancer = balancer(Strategy::RoundRobin, &clock, &["a:1", "b:1", "c:1", "d:1"]);
