@@ -176,8 +176,8 @@ impl Inner {
         key: Option<&[u8]>,
         fits: &dyn Fn(&Member) -> bool,
     ) -> Option<Arc<Member>> {
-        let turn = self.drawn.fetch_add(1, Ordering::Relaxed);
-        strategy::choose(self.strategy, members, now, key, turn, fits)
+        let draw = || self.drawn.fetch_add(1, Ordering::Relaxed);
+        strategy::choose(self.strategy, members, now, key, &draw, fits)
     }
 
     /// Ejects an endpoint that failed too often, if one more may go.

@@ -28,13 +28,13 @@ pub(super) fn choose(
     members: &Members,
     now: u64,
     key: Option<&[u8]>,
-    turn: u64,
+    draw: &dyn Fn() -> u64,
     fits: &dyn Fn(&Member) -> bool,
 ) -> Option<Arc<Member>> {
     match strategy {
-        Strategy::PeakEwma => two_choices(members, now, mixed(turn), fits),
-        Strategy::RoundRobin => round_robin(members, turn, fits),
-        Strategy::Rendezvous => rendezvous(members, key.map_or_else(|| mixed(turn), hashed), fits),
+        Strategy::PeakEwma => two_choices(members, now, mixed(draw()), fits),
+        Strategy::RoundRobin => round_robin(members, draw, fits),
+        Strategy::Rendezvous => rendezvous(members, key.map_or_else(|| mixed(draw()), hashed), fits),
     }
 }
 
@@ -62,11 +62,17 @@ fn two_choices(
     Some(Arc::clone(chosen))
 }
 
-fn round_robin(members: &Members, turn: u64, fits: &dyn Fn(&Member) -> bool) -> Option<Arc<Member>> {
-    let turns = members.round.len();
-    let start = usize::try_from(turn % u64::try_from(turns.max(1)).ok()?).ok()?;
-    let order = (0..turns).filter_map(|turn| members.all.get(*members.round.get((start + turn) % turns)?));
-    order.into_iter().find(|member| fits(member)).cloned()
+/// The turn of one that may not be called is over: were its calls its successor's, that one would have two shares.
+fn round_robin(
+    members: &Members,
+    draw: &dyn Fn() -> u64,
+    fits: &dyn Fn(&Member) -> bool,
+) -> Option<Arc<Member>> {
+    let turns = u64::try_from(members.round.len()).ok().filter(|turns| *turns > 0)?;
+    let next = |_| members.all.get(*members.round.get(usize::try_from(draw() % turns).ok()?)?);
+    let found = (0..turns).filter_map(next).find(|member| fits(member));
+    // Others draw as well: it may be that we saw only some of the turns.
+    found.or_else(|| members.all.iter().find(|member| fits(member))).cloned()
 }
 
 fn rendezvous(members: &Members, seed: u64, fits: &dyn Fn(&Member) -> bool) -> Option<Arc<Member>> {

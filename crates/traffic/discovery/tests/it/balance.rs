@@ -122,6 +122,18 @@ fn an_endpoint_that_never_answers_is_tried_now_and_then_however_often_it_took_as
 }
 
 #[test]
+fn the_turns_of_one_that_is_left_alone_are_shared_by_the_others() {
+    let clock = ManualClock::new();
+    let balancer = balancer(Strategy::RoundRobin, &clock, &["a:1;weight=3", "b:1", "c:1", "d:1;weight=2"]);
+    balancer.pick().unwrap().done(Outcome::Throttled(Some(Duration::from_mins(1))));
+    let shares = shares(&balancer, 400);
+    let share = |host: &str| shares.get(host).copied().unwrap_or(0.0);
+    for (host, expected) in [("a:1", 0.0), ("b:1", 0.25), ("c:1", 0.25), ("d:1", 0.5)] {
+        assert!((share(host) - expected).abs() < 0.01, "{shares:?}");
+    }
+}
+
+#[test]
 fn those_that_fail_are_left_alone_for_longer_each_time_but_never_too_many() {
     let clock = ManualClock::new();
     let balancer = balancer(Strategy::RoundRobin, &clock, &["a:1", "b:1", "c:1", "d:1"]);
