@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use runtime_client::{Client, ClientError, Phase};
 use runtime_kernel::units::ByteSize;
-use runtime_kernel::{Context, SharedClock, Source as From};
+use runtime_kernel::{Context, Deadline, SharedClock, Source as From};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,6 +18,9 @@ use crate::error::DiscoveryError;
 
 /// How long a watch is kept before it is begun anew.
 const HELD: Duration = Duration::from_hours(1);
+
+/// How long a watch may take to begin: etcd says at once that it has.
+const HEAD: Duration = Duration::from_secs(30);
 
 /// The endpoints written as values under a prefix, as [`Endpoint::parse`] reads them; keys with a lease go away with
 /// whoever wrote them. By etcd's JSON gateway (`/v3/kv/range`, `/v3/watch`): read once, then watched from that revision.
@@ -106,7 +109,11 @@ impl Etcd {
         } });
         let request = self.client.post(&format!("{}/v3/watch", self.url)).json(&body).repeatable(true);
         let request = request.timeout(HELD).max_response(ByteSize::mib(1 << 20));
-        let mut response = request.send(&self.context()).await.map_err(|error| wrong(error.to_string()))?;
+        let context = self.context();
+        let head = Deadline::after(&*self.clock, HEAD);
+        let head = head.run(&*self.clock, Box::pin(request.send(&context))).await;
+        let head = head.map_err(|_| wrong("does not begin the watch".to_owned()))?;
+        let mut response = head.map_err(|error| wrong(error.to_string()))?;
         let mut text = Vec::new();
         loop {
             let chunk = match response.chunk().await {

@@ -128,10 +128,14 @@ async fn scripted(messages: Value) -> (String, mpsc::UnboundedReceiver<()>) {
         Body::from_stream(stream::iter(lines.into_iter().map(Ok::<_, Infallible>)).chain(stream::pending()))
     };
     let router = Router::new().route("/v3/kv/range", post(range)).route("/v3/watch", post(watch));
+    (served(router).await, watches)
+}
+
+async fn served(router: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (url, watches)
+    url
 }
 
 #[tokio::test]
@@ -176,4 +180,24 @@ async fn a_watch_is_begun_anew_after_an_hour() {
         }
         clock.advance(Duration::from_hours(1));
     }
+}
+
+#[tokio::test]
+async fn a_member_that_holds_the_watch_back_is_stale_after_half_a_minute() {
+    let (tell, mut watches) = mpsc::unbounded_channel();
+    let range = || async { Json(json!({ "header": { "revision": "7" } })) };
+    let watch = move || {
+        let _ = tell.send(());
+        std::future::pending::<()>()
+    };
+    let router = Router::new().route("/v3/kv/range", post(range)).route("/v3/watch", post(watch));
+    let clock = Arc::new(ManualClock::new());
+    let etcd = Etcd::new(client(), &served(router).await, "/", clock.clone());
+    let (mut service, watching) = Service::new("orders", etcd, clock.clone());
+    tokio::spawn(watching.run());
+    assert_eq!(service.ready().await.unwrap().len(), 0);
+    watches.recv().await.unwrap();
+    assert_eq!(clock.sleepers(), 1, "it is waited for by the clock");
+    clock.advance(Duration::from_secs(30));
+    assert!(service.changed().await.unwrap().stale.is_some());
 }
