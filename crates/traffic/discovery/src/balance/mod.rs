@@ -148,21 +148,17 @@ impl Balancer {
         if members.all.is_empty() {
             return Err(if members.told { NoEndpoint::Empty } else { NoEndpoint::Unknown });
         }
-        let fits = |member: &Member| member.is_in(now) && avoid.is_none_or(|avoid| !member.is(avoid));
-        let chosen = inner
-            .choose(&members, now, key, &fits)
-            .or_else(|| inner.choose(&members, now, key, &|member| member.is_in(now)));
-        let chosen = chosen.map_or_else(
-            || {
-                // Nobody is in. Those that failed may be tried all the same; those that asked for peace may not.
-                let ejected = |member: &Member| !member.is_throttled(now);
-                inner.choose(&members, now, key, &ejected).ok_or_else(|| {
-                    let back = members.all.iter().map(|member| member.throttled_until()).min().unwrap_or(now);
-                    NoEndpoint::Throttled { retry_after: Duration::from_nanos(back.saturating_sub(now)) }
-                })
-            },
-            Ok,
-        )?;
+        let other = |member: &Member| avoid.is_none_or(|avoid| !member.is(avoid));
+        let choose = |fits: &dyn Fn(&Member) -> bool| inner.choose(&members, now, key, fits);
+        let chosen = choose(&|member| member.is_in(now) && other(member))
+            .or_else(|| choose(&|member| member.is_in(now)))
+            // Nobody is in. Those that failed may be tried all the same; those that asked for peace may not.
+            .or_else(|| choose(&|member| !member.is_throttled(now) && other(member)))
+            .or_else(|| choose(&|member| !member.is_throttled(now)));
+        let chosen = chosen.ok_or_else(|| {
+            let back = members.all.iter().map(|member| member.throttled_until()).min().unwrap_or(now);
+            NoEndpoint::Throttled { retry_after: Duration::from_nanos(back.saturating_sub(now)) }
+        })?;
         chosen.begin();
         Ok(Picked { balancer: self.clone(), member: chosen, began: now, over: false })
     }

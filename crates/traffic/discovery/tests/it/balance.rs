@@ -219,6 +219,29 @@ fn a_retry_goes_elsewhere_if_there_is_an_elsewhere() {
 }
 
 #[test]
+fn a_retry_goes_elsewhere_among_those_that_failed_as_well() {
+    let clock = ManualClock::new();
+    for strategy in [Strategy::PeakEwma, Strategy::RoundRobin, Strategy::Rendezvous] {
+        let balancer = balancer(strategy, &clock, &["a:1", "b:1", "c:1", "d:1"]);
+        for host in ["a", "a", "a", "a", "a", "b", "b", "b", "b", "b", "c", "d"] {
+            let picked = loop {
+                let picked = balancer.pick().unwrap();
+                if picked.endpoint().host == host {
+                    break picked;
+                }
+            };
+            let throttled = matches!(host, "c" | "d");
+            picked.done(if throttled { Outcome::Throttled(None) } else { Outcome::Failure });
+        }
+        assert_eq!(balancer.counts(), (4, 4));
+        let failed = Endpoint::parse("a:1").unwrap();
+        for key in 0..50u8 {
+            assert_eq!(balancer.pick_for(Some(&[key]), Some(&failed)).unwrap().endpoint().host, "b");
+        }
+    }
+}
+
+#[test]
 fn nothing_known_and_nothing_there_are_told_apart_and_what_is_learnt_stays() {
     let clock = ManualClock::new();
     let balancer =
