@@ -2,61 +2,18 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use runtime_kernel::{Deadline, SharedClock, SystemClock, Ticks};
 
 use crate::algorithm::Algorithm;
-use crate::calls::{Calls, ONE_IN};
+use crate::algorithm::baseline::PATIENCE;
+use crate::calls::{Begun, Calls, ONE_IN};
 use crate::config::ConcurrencyConfig;
+use crate::criticality::Criticality;
 use crate::error::{LimitsError, Overloaded};
 use crate::queue::Queue;
 use crate::window::Window;
-
-/// How much a call matters, by the names of the SRE book (chapter 21). What matters less is turned away earlier.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Criticality {
-    /// May be dropped most of the time: two thirds of the limit.
-    Sheddable,
-    /// May be dropped for minutes: four fifths of the limit.
-    SheddablePlus,
-    /// What users wait for: nine tenths of the limit.
-    #[default]
-    Critical,
-    /// What hurts at once when it fails: the whole limit.
-    CriticalPlus,
-}
-
-impl Criticality {
-    /// All of them, what matters least first.
-    pub const ALL: [Self; 4] = [Self::Sheddable, Self::SheddablePlus, Self::Critical, Self::CriticalPlus];
-
-    /// As configuration and headers spell it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sheddable => "sheddable",
-            Self::SheddablePlus => "sheddable_plus",
-            Self::Critical => "critical",
-            Self::CriticalPlus => "critical_plus",
-        }
-    }
-
-    /// How many of so many places it may use.
-    const fn share(self, limit: u32) -> u32 {
-        // A limit is at most a million.
-        let thirtieths = match self {
-            Self::Sheddable => 20,
-            Self::SheddablePlus => 24,
-            Self::Critical => 27,
-            Self::CriticalPlus => 30,
-        };
-        (limit * thirtieths).div_ceil(30)
-    }
-}
 
 /// A limit on how many calls are under way, shared by its clones.
 ///
@@ -96,6 +53,8 @@ struct Told {
     limit: AtomicU32,
     /// Whether there is a rush, of which one call in [`ONE_IN`] is measured.
     rush: AtomicBool,
+    /// When a call took the last place in this window for the first time; 0 while none has.
+    full: AtomicU64,
 }
 
 /// How many calls are measured in a window when not all are, and the calls keep coming.
@@ -155,7 +114,11 @@ impl ConcurrencyLimit {
         let nanos = u64::try_from(config.window.as_nanos()).unwrap_or(u64::MAX >> 2);
         let inner = Inner {
             calls: Alone(Calls::default()),
-            told: Alone(Told { limit: AtomicU32::new(algorithm.limit()), rush: AtomicBool::new(false) }),
+            told: Alone(Told {
+                limit: AtomicU32::new(algorithm.limit()),
+                rush: AtomicBool::new(false),
+                full: AtomicU64::new(0),
+            }),
             rejected: AtomicU64::new(0),
             window: Alone(Window::default()),
             ends: AtomicU64::new(ticks.now() + nanos),
@@ -305,10 +268,45 @@ impl Inner {
     #[inline(always)]
     fn enter(self: &Arc<Self>, criticality: Criticality) -> Option<Permit> {
         let limit = criticality.share(self.told.limit.load(Ordering::Relaxed));
-        let call = self.calls.begin(limit)?;
+        let call = self.calls.begin(limit).or_else(|| self.insist(criticality))?;
+        if call.under_way == limit && self.told.full.load(Ordering::Relaxed) == 0 {
+            self.filled();
+        }
         let measured = !self.told.rush.load(Ordering::Relaxed) || call.stands_for_others();
         let began = if measured { self.ticks.now() } else { 0 };
         Some(Permit { inner: Arc::clone(self), began, in_flight: call.under_way })
+    }
+
+    #[cold]
+    fn filled(&self) {
+        self.told.full.store(self.ticks.now(), Ordering::Relaxed);
+    }
+
+    /// Begins a call that found no room if that is for a measurement's sake and the measurement does not end: its window
+    /// turns when calls end, and those under way may hang.
+    #[cold]
+    fn insist(&self, criticality: Criticality) -> Option<Begun> {
+        let now = self.ticks.now();
+        let since = self.ends.load(Ordering::Relaxed).max(self.told.full.load(Ordering::Relaxed));
+        if now.saturating_sub(since) <= self.nanos.saturating_mul(u64::from(PATIENCE)) {
+            return None;
+        }
+        let mut algorithm = self.algorithm()?;
+        let limit = algorithm.give_up(self.window.so_far().as_ref());
+        self.told.limit.store(limit, Ordering::Relaxed);
+        // Whoever is turned away next does not ask again at once.
+        self.ends.store(now.saturating_add(self.nanos), Ordering::Relaxed);
+        drop(algorithm);
+        self.calls.begin(criticality.share(limit))
+    }
+
+    /// Whoever comes second leaves it to the first.
+    fn algorithm(&self) -> Option<MutexGuard<'_, Box<dyn Algorithm>>> {
+        match self.algorithm.try_lock() {
+            Ok(algorithm) => Some(algorithm),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Gives places that are free to those who wait.
@@ -336,16 +334,12 @@ impl Inner {
 
     #[cold]
     fn turn(&self, now: u64) {
-        // Whoever comes second leaves it to the first.
-        let mut algorithm = match self.algorithm.try_lock() {
-            Ok(algorithm) => algorithm,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut algorithm) = self.algorithm() else { return };
         if now < self.ends.load(Ordering::Relaxed) {
             return;
         }
         self.ends.store(now + self.nanos, Ordering::Relaxed);
+        self.told.full.store(0, Ordering::Relaxed);
         if let Some((measured, sample)) = self.window.take() {
             self.told.limit.store(algorithm.update(&sample), Ordering::Relaxed);
             let each = if self.told.rush.load(Ordering::Relaxed) { ONE_IN } else { 1 };

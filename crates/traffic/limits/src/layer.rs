@@ -14,7 +14,8 @@ use runtime_kernel::{Classify, Context, Deadline, RequestId};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::concurrency::{ConcurrencyLimit, Criticality, Permit};
+use crate::concurrency::{ConcurrencyLimit, Permit};
+use crate::criticality::Criticality;
 use crate::error::{LimitsError, Overloaded};
 use crate::rules::{LimitRule, LimitsConfig};
 

@@ -4,6 +4,7 @@ mod algorithm;
 mod calls;
 mod concurrency;
 mod config;
+mod criticality;
 mod error;
 #[cfg(feature = "http")]
 mod layer;
@@ -23,8 +24,9 @@ mod throttle;
 mod window;
 
 pub use algorithm::{Aimd, Algorithm, Fixed, Gradient2, Sample, Vegas};
-pub use concurrency::{ConcurrencyLimit, Criticality, Permit};
+pub use concurrency::{ConcurrencyLimit, Permit};
 pub use config::{AlgorithmConfig, ConcurrencyConfig};
+pub use criticality::Criticality;
 pub use error::{LimitsError, Overloaded};
 #[cfg(feature = "http")]
 pub use layer::{ConcurrencyFuture, ConcurrencyLayer, ConcurrencyService, HeldBody, NamedLimit};

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::concurrency::{Criticality, Permit};
+use crate::concurrency::Permit;
+use crate::criticality::Criticality;
 use crate::error::LimitsError;
 
 /// How many calls may wait for a place, and for how long: controlled delay with adaptive order (Nichols and Jacobson,

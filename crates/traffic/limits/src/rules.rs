@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::concurrency::Criticality;
 use crate::config::ConcurrencyConfig;
+use crate::criticality::Criticality;
 use crate::error::LimitsError;
 
 /// The section `limits`.

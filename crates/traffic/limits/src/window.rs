@@ -39,6 +39,16 @@ impl Window {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// What has been gathered so far, if anything has.
+    pub(crate) fn so_far(&self) -> Option<Sample> {
+        let nanos = self.nanos.load(Ordering::Relaxed).checked_div(u64::from(self.calls()))?;
+        Some(Sample {
+            latency: Duration::from_nanos(nanos),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        })
+    }
+
     /// What has been gathered, and of how many measured calls; the window begins anew. A call that is just being added may be counted in part in each:
     /// that moves an average by less than its share.
     pub(crate) fn take(&self) -> Option<(u32, Sample)> {

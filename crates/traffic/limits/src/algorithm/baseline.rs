@@ -4,8 +4,9 @@ use super::Sample;
 
 /// How many windows are measured.
 const MEASURED: u32 = 3;
-/// How many windows a measurement is waited for: calls that began before it may take long.
-const PATIENCE: u32 = 50;
+/// How many windows a measurement is waited for: calls that began before it may take long. Just so many windows' time is
+/// one waited for that does not fill, once there is no room for others.
+pub(crate) const PATIENCE: u32 = 50;
 /// How many windows lie between two measurements.
 const EVERY: u32 = 300;
 /// After how many windows in a row at the least limit it is measured anew: the service has become slower.
@@ -52,17 +53,37 @@ impl Baseline {
             }
             return self.latency;
         }
+        self.add(sample, least);
+        if self.measured < MEASURED && self.windows < PATIENCE {
+            return None;
+        }
+        self.end();
+        self.measuring = self.latency.is_none();
+        self.latency
+    }
+
+    /// Ends a measurement whose window does not fill, with what has been seen of it. Without any the last baseline stays,
+    /// and if there is none, none is known until the next measurement.
+    pub(crate) fn give_up(&mut self, seen: Option<&Sample>, least: u32) {
+        if self.measuring {
+            if let Some(sample) = seen {
+                self.add(sample, least);
+            }
+            self.end();
+        }
+    }
+
+    fn add(&mut self, sample: &Sample, least: u32) {
         if sample.in_flight <= least {
             self.measured += 1;
             self.sum += sample.latency.as_secs_f64();
         }
-        if self.measured < MEASURED && self.windows < PATIENCE {
-            return None;
-        }
+    }
+
+    fn end(&mut self) {
         if self.measured > 0 {
             self.latency = Some((self.sum / f64::from(self.measured)).max(f64::MIN_POSITIVE));
         }
-        (self.measuring, self.windows) = (self.latency.is_none(), 0);
-        self.latency
+        (self.measuring, self.windows) = (false, 0);
     }
 }

@@ -50,4 +50,9 @@ impl Algorithm for Gradient2 {
         self.baseline.settled(whole(self.limit) == *self.bounds.start());
         self.limit()
     }
+
+    fn give_up(&mut self, sample: Option<&Sample>) -> u32 {
+        self.baseline.give_up(sample, *self.bounds.start());
+        self.limit()
+    }
 }

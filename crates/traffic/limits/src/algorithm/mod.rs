@@ -1,7 +1,7 @@
 //! How a limit is found from what calls took.
 
 mod aimd;
-mod baseline;
+pub(crate) mod baseline;
 mod gradient2;
 mod vegas;
 
@@ -30,6 +30,16 @@ pub trait Algorithm: fmt::Debug + Send + 'static {
 
     /// The limit after a window.
     fn update(&mut self, sample: &Sample) -> u32;
+
+    /// The limit when a window does not end: as many calls are under way as may be, others are turned away, and in the
+    /// time of fifty windows too few have ended to fill one. What those were like, if there were any, is looked at in
+    /// advance: they count in the window as well.
+    ///
+    /// An algorithm that lowers its limit to measure takes it back here; calls that hang would keep everybody out. By
+    /// default nothing changes.
+    fn give_up(&mut self, _: Option<&Sample>) -> u32 {
+        self.limit()
+    }
 }
 
 /// A limit that stays as it is.

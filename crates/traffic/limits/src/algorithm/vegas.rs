@@ -55,4 +55,9 @@ impl Algorithm for Vegas {
         self.baseline.settled(whole(self.limit) == *self.bounds.start());
         self.limit()
     }
+
+    fn give_up(&mut self, sample: Option<&Sample>) -> u32 {
+        self.baseline.give_up(sample, *self.bounds.start());
+        self.limit()
+    }
 }

@@ -1,10 +1,13 @@
 //! Who may begin.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use runtime_kernel::{Error, ErrorKind, ManualClock};
-use runtime_limits::{AlgorithmConfig, ConcurrencyConfig, ConcurrencyLimit, Criticality, Overloaded};
+use runtime_kernel::{Deadline, Error, ErrorKind, ManualClock};
+use runtime_limits::{
+    AlgorithmConfig, ConcurrencyConfig, ConcurrencyLimit, Criticality, Overloaded, Permit, QueueConfig,
+};
 
 #[test]
 fn no_more_are_under_way_than_may_be_and_a_dropped_permit_makes_room() {
@@ -62,6 +65,95 @@ fn the_limit_moves_once_a_window_and_not_for_calls_that_say_nothing() {
         limit.acquire(Criticality::CriticalPlus).unwrap().overloaded();
     }
     assert_eq!(limit.limit(), 4);
+}
+
+/// Takes and returns one call after the other until so many windows have turned.
+fn windows(clock: &ManualClock, limit: &ConcurrencyLimit, n: usize) {
+    for _ in 0..n * 10 {
+        let permit = limit.acquire(Criticality::CriticalPlus).unwrap();
+        clock.advance(Duration::from_millis(10));
+        permit.succeeded();
+    }
+}
+
+fn hold(limit: &ConcurrencyLimit, n: usize) -> Vec<Permit> {
+    (0..n).map(|_| limit.acquire(Criticality::CriticalPlus).unwrap()).collect()
+}
+
+#[test]
+fn calls_that_hang_while_it_measures_do_not_keep_everybody_out() {
+    for algorithm in [AlgorithmConfig::Gradient2, AlgorithmConfig::Vegas] {
+        let clock = ManualClock::new();
+        let mut config = ConcurrencyConfig::default();
+        config.algorithm = algorithm;
+        let start = || ConcurrencyLimit::with_clock(config, Arc::new(clock.clone())).unwrap();
+
+        let limit = start();
+        let _hang = hold(&limit, 4);
+        assert!(limit.acquire(Criticality::CriticalPlus).is_err(), "at first it measures with the least");
+        clock.advance(Duration::from_mins(10));
+        assert!(limit.acquire(Criticality::CriticalPlus).is_ok());
+        assert_eq!(limit.limit(), 20, "{algorithm:?}");
+
+        let limit = start();
+        windows(&clock, &limit, 5);
+        let before = limit.limit();
+        assert!(before >= 20, "{algorithm:?}: {before}");
+        let _hang = hold(&limit, 4);
+        let mut turned = 0;
+        while limit.limit() > 4 {
+            windows(&clock, &limit, 1);
+            turned += 1;
+            assert!(turned <= 300, "{algorithm:?} did not measure again");
+        }
+        assert!(limit.acquire(Criticality::CriticalPlus).is_err());
+        clock.advance(Duration::from_secs(5));
+        assert!(limit.acquire(Criticality::CriticalPlus).is_err(), "fifty windows are not over");
+        clock.advance(Duration::from_mins(10));
+        assert!(limit.acquire(Criticality::Sheddable).is_ok());
+        assert_eq!(limit.limit(), before, "{algorithm:?} takes its limit back");
+        windows(&clock, &limit, 5);
+        assert!(limit.limit() >= before, "and goes on from there");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_in_line_gets_in_when_a_measurement_is_given_up() {
+    let clock = ManualClock::new();
+    let mut config = ConcurrencyConfig::default();
+    config.queue = Some(QueueConfig::default());
+    let limit = ConcurrencyLimit::with_clock(config, Arc::new(clock.clone())).unwrap();
+    let _hang = hold(&limit, 4);
+    let [mut first, mut second] =
+        [(); 2].map(|()| Box::pin(limit.wait(Criticality::Critical, Deadline::NONE)));
+    assert!(futures_util::poll!(first.as_mut()).is_pending());
+    clock.advance(Duration::from_mins(10));
+    assert!(matches!(futures_util::poll!(second.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn a_measurement_that_idled_is_not_given_up_and_slow_calls_are_measured_in_part() {
+    let clock = ManualClock::new();
+    let limit = ConcurrencyLimit::with_clock(ConcurrencyConfig::default(), Arc::new(clock.clone())).unwrap();
+    clock.advance(Duration::from_mins(10));
+    let held = hold(&limit, 4);
+    assert!(limit.acquire(Criticality::CriticalPlus).is_err(), "nobody hangs: they have just begun");
+    // Of ten samples, which make a window, there are eight after six seconds.
+    clock.advance(Duration::from_secs(3));
+    held.into_iter().for_each(Permit::succeeded);
+    let held = hold(&limit, 4);
+    clock.advance(Duration::from_secs(3));
+    held.into_iter().for_each(Permit::succeeded);
+    let _held = hold(&limit, 4);
+    assert!(limit.acquire(Criticality::CriticalPlus).is_ok());
+    assert_eq!(limit.limit(), 20);
+    // Ten times what was measured is too much.
+    for _ in 0..5 {
+        let held = hold(&limit, usize::try_from(limit.limit() - limit.in_flight()).unwrap());
+        clock.advance(Duration::from_secs(30));
+        held.into_iter().for_each(Permit::succeeded);
+    }
+    assert!(limit.limit() < 20, "{}", limit.limit());
 }
 
 #[test]
