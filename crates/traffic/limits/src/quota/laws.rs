@@ -17,7 +17,8 @@ where
     accounts_are_apart(&fresh().await).await;
     racing_takers_never_take_more_than_the_limit(Arc::new(fresh().await)).await;
     racing_releases_give_back_once(Arc::new(fresh().await)).await;
-    an_old_period_is_forgotten_by_a_new_one(&fresh().await).await;
+    the_period_before_is_not_granted_anew(&fresh().await).await;
+    an_old_period_is_forgotten_by_the_second_after_it(&fresh().await).await;
 }
 
 fn account(tenant: &str, name: &str, period: i64) -> Account {
@@ -104,13 +105,27 @@ async fn racing_releases_give_back_once<S: QuotaStore>(store: Arc<S>) {
     assert_eq!((given, store.used(&acme).await.unwrap()), (2, 2));
 }
 
-async fn an_old_period_is_forgotten_by_a_new_one<S: QuotaStore>(store: &S) {
+/// Another machine's clock is behind, or this one's was put back over midnight.
+async fn the_period_before_is_not_granted_anew<S: QuotaStore>(store: &S) {
+    let day = |n: i64| account("main/acme", "requests", 86_400 * n);
+    assert_eq!(store.take(&day(1), 10, 10).await.unwrap(), Ok(10));
+    assert_eq!(store.take(&day(2), 1, 10).await.unwrap(), Ok(1));
+    assert_eq!(store.take(&day(1), 1, 10).await.unwrap(), Err(10));
+    assert_eq!(store.release(&day(1), 4).await.unwrap(), Ok(6));
+    assert_eq!(store.take(&day(1), 4, 10).await.unwrap(), Ok(10));
+    assert_eq!(store.take(&day(2), 9, 10).await.unwrap(), Ok(10));
+    assert_eq!(store.used(&day(1)).await.unwrap(), 10);
+}
+
+async fn an_old_period_is_forgotten_by_the_second_after_it<S: QuotaStore>(store: &S) {
     let day = |n: i64| account("main/acme", "requests", 86_400 * n);
     let (other, standing) = (account("main/acme", "other", 86_400), account("main/acme", "requests", 0));
     store.take(&other, 3, 10).await.unwrap().unwrap();
     store.take(&day(1), 10, 10).await.unwrap().unwrap();
     assert_eq!(store.take(&day(2), 4, 10).await.unwrap(), Ok(4));
+    assert_eq!(store.take(&day(3), 5, 10).await.unwrap(), Ok(5));
     assert_eq!(store.used(&day(1)).await.unwrap(), 0);
+    assert_eq!(store.used(&day(2)).await.unwrap(), 4);
     assert_eq!(store.used(&other).await.unwrap(), 3);
     assert_eq!(store.used(&standing).await.unwrap(), 0);
 }

@@ -28,9 +28,10 @@ impl MemoryQuotas {
             all.remove(account);
         } else if all.insert(account.clone(), next).is_none() {
             let first = Account { period: i64::MIN, ..account.clone() };
-            let earlier: Vec<_> =
-                all.range(first..account.clone()).map(|(account, _)| account.clone()).collect();
-            for account in earlier {
+            // The period before stays: a clock that is put back returns to it.
+            let old: Vec<_> =
+                all.range(first..account.clone()).rev().skip(1).map(|(account, _)| account.clone()).collect();
+            for account in old {
                 all.remove(&account);
             }
         }

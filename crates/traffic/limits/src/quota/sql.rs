@@ -11,7 +11,9 @@ const TAKE: &str = "INSERT INTO runtime_quota (tenant, name, period, used) \
      SELECT $1, $2, $3, $4 WHERE CAST($4 AS BIGINT) <= CAST($5 AS BIGINT) \
      ON CONFLICT (tenant, name, period) DO UPDATE SET used = runtime_quota.used + excluded.used \
      WHERE runtime_quota.used <= CAST($5 AS BIGINT) - excluded.used RETURNING used";
-const FORGET: &str = "DELETE FROM runtime_quota WHERE tenant = $1 AND name = $2 AND period < $3";
+// The period before stays: by another machine's clock, or one that is put back, it is not over.
+const FORGET: &str = "DELETE FROM runtime_quota WHERE tenant = $1 AND name = $2 AND period < \
+     (SELECT MAX(period) FROM runtime_quota WHERE tenant = $1 AND name = $2 AND period < $3)";
 const RELEASE: &str = "UPDATE runtime_quota SET used = used - $4 \
      WHERE tenant = $1 AND name = $2 AND period = $3 AND used >= $4 RETURNING used";
 const USED: &str = "SELECT used FROM runtime_quota WHERE tenant = $1 AND name = $2 AND period = $3";

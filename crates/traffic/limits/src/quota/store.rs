@@ -19,8 +19,11 @@ pub struct Account {
 /// Where quotas are kept. Every backend passes the laws (feature `testkit`, module `quota_laws`).
 #[async_trait]
 pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
-    /// Adds `amount` if that is no more than `limit` in all; earlier periods of the account may be forgotten. How much is taken then, or, as an error
-    /// inside, how much is taken and leaves too little.
+    /// Adds `amount` if that is no more than `limit` in all. How much is taken then, or, as an error inside, how much is
+    /// taken and leaves too little.
+    ///
+    /// Of the account's earlier periods all but the last may be forgotten. That one is kept, for clocks differ and are
+    /// put back: who still is in it is not granted it anew.
     ///
     /// # Errors
     /// The store failed; whether it was taken is not known.
