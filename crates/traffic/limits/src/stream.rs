@@ -37,7 +37,8 @@ impl<S: fmt::Debug> fmt::Debug for Throttled<S> {
 }
 
 impl Throttle {
-    /// This stream or body at our pace.
+    /// This stream or body at our pace. One that is not read while it waits holds the others up for its one part, at most
+    /// the burst, and no longer; it comes next when it is read again.
     pub fn pace<S>(&self, stream: S) -> Throttled<S> {
         Throttled { inner: stream, throttle: self.clone(), held: Bytes::new(), part: 0, waiting: None }
     }
