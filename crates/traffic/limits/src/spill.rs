@@ -1,5 +1,6 @@
 //! Bytes in memory while they are few, on disk when they become many.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -16,6 +17,12 @@ use crate::error::LimitsError;
 
 /// How much is read from disk at a time.
 const CHUNK: u64 = 64 * 1024;
+
+/// What is smaller is copied behind what came before: a [`Bytes`] of its own would cost more than its bytes.
+const SMALL: usize = 4 * 1024;
+
+/// How much is copied into one piece.
+const PIECE: usize = 64 * 1024;
 
 /// When buffers leave memory, and how much disk they may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +138,7 @@ impl SpillPolicy {
         SpillBuffer {
             policy: self.clone(),
             chunks: Vec::new(),
+            tail: BytesMut::new(),
             in_memory: 0,
             file: None,
             on_disk: 0,
@@ -150,10 +158,11 @@ impl SpillPolicy {
 }
 
 /// Bytes that were written, in memory or on disk. Dropped, they are gone.
-#[derive(Debug)]
 pub struct SpillBuffer {
     policy: SpillPolicy,
     chunks: Vec<Bytes>,
+    /// Small ones in one piece, after the chunks.
+    tail: BytesMut,
     in_memory: u64,
     file: Option<Arc<File>>,
     on_disk: u64,
@@ -166,6 +175,17 @@ fn add(counter: &AtomicU64, bytes: u64, most: u64) -> Result<(), u64> {
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map(drop)
 }
 
+/// Not the bytes: they are somebody's.
+impl fmt::Debug for SpillBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpillBuffer")
+            .field("in_memory", &self.in_memory)
+            .field("on_disk", &self.on_disk)
+            .field("torn", &self.torn)
+            .finish_non_exhaustive()
+    }
+}
+
 impl SpillBuffer {
     /// Adds bytes. What does not fit in memory any more goes to disk, with all that was there before.
     ///
@@ -174,21 +194,36 @@ impl SpillBuffer {
     /// # Errors
     /// [`SpillError`]; the bytes were not taken, and those before are still there.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), SpillError> {
+        if self.torn {
+            return Err(io::Error::other("an earlier write was dropped half-way").into());
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let SpillConfig { memory, total_memory, .. } = &self.policy.shared.config;
         let fits = self.file.is_none() && self.in_memory.saturating_add(size) <= memory.as_u64();
         if fits && add(&self.policy.shared.memory, size, total_memory.as_u64()).is_ok() {
             self.in_memory += size;
-            self.chunks.push(bytes);
+            self.keep(bytes);
             return Ok(());
-        }
-        if self.torn {
-            return Err(io::Error::other("an earlier write was dropped half-way").into());
         }
         self.torn = true;
         let spilled = self.spill(bytes, size).await;
         self.torn = false;
         spilled
+    }
+
+    fn keep(&mut self, bytes: Bytes) {
+        let small = bytes.len() < SMALL;
+        if !self.tail.is_empty() && (!small || self.tail.len() + bytes.len() > PIECE) {
+            self.chunks.push(std::mem::take(&mut self.tail).freeze());
+        }
+        if small {
+            self.tail.extend_from_slice(&bytes);
+        } else {
+            self.chunks.push(bytes);
+        }
     }
 
     async fn spill(&mut self, bytes: Bytes, size: u64) -> Result<(), SpillError> {
@@ -203,7 +238,7 @@ impl SpillBuffer {
         let (file, at) = (self.file.clone(), self.on_disk);
         let folder = shared.config.folder.clone();
         let mut chunks = self.chunks.clone();
-        chunks.push(bytes);
+        chunks.extend([Bytes::copy_from_slice(&self.tail), bytes]);
         let written = tokio::task::spawn_blocking(move || {
             let file = file.map_or_else(|| tempfile::tempfile_in(folder).map(Arc::new), Ok)?;
             let mut at = at;
@@ -218,7 +253,7 @@ impl SpillBuffer {
         self.file = Some(file);
         self.on_disk += asked;
         shared.memory.fetch_sub(std::mem::take(&mut self.in_memory), Ordering::AcqRel);
-        self.chunks.clear();
+        (self.chunks, self.tail) = (Vec::new(), BytesMut::new());
         Ok(())
     }
 
@@ -262,11 +297,17 @@ impl Drop for SpillBuffer {
 }
 
 /// Reads a [`SpillBuffer`], chunk by chunk.
-#[derive(Debug)]
 pub struct SpillReader<'a> {
     buffer: &'a SpillBuffer,
     at: u64,
     chunk: usize,
+}
+
+impl fmt::Debug for SpillReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { buffer, at, chunk } = self;
+        f.debug_struct("SpillReader").field("buffer", buffer).field("at", at).field("chunk", chunk).finish()
+    }
 }
 
 impl SpillReader<'_> {
@@ -278,8 +319,10 @@ impl SpillReader<'_> {
     /// [`SpillError::Disk`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, SpillError> {
         let Some(file) = &self.buffer.file else {
-            let chunk = self.buffer.chunks.get(self.chunk).cloned();
-            self.chunk += 1;
+            let SpillBuffer { chunks, tail, .. } = self.buffer;
+            let last = (self.chunk == chunks.len() && !tail.is_empty()).then(|| Bytes::copy_from_slice(tail));
+            let chunk = chunks.get(self.chunk).cloned().or(last);
+            self.chunk += usize::from(chunk.is_some());
             return Ok(chunk);
         };
         let size = (self.buffer.on_disk - self.at).min(CHUNK);

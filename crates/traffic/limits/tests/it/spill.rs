@@ -88,6 +88,66 @@ async fn the_quota_refuses_and_loses_nothing_that_was_there() {
     assert_eq!((second.len(), policy.on_disk()), (301, 301));
 }
 
+#[test]
+fn after_a_write_that_was_dropped_half_way_further_writes_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = policy(folder.path(), 10, 100, 1_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        // The one thread that could write is busy.
+        let (done, busy) = std::sync::mpsc::channel::<()>();
+        let thread = tokio::task::spawn_blocking(move || busy.recv());
+        let mut buffer = policy.buffer();
+        buffer.write(part(8, 0)).await.unwrap();
+        let mut spills = Box::pin(buffer.write(part(5, 1)));
+        assert!(futures_util::poll!(spills.as_mut()).is_pending());
+        drop(spills);
+        // The first would fit in memory, and leave a hole before it.
+        for size in [2, 5] {
+            assert!(matches!(buffer.write(part(size, 2)).await, Err(SpillError::Disk(_))));
+        }
+        assert_eq!(read(&buffer).await, part(8, 0), "those before are still there");
+        drop(done);
+        assert!(thread.await.unwrap().is_err());
+    });
+}
+
+#[tokio::test]
+async fn small_parts_take_little_more_memory_than_their_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = policy(folder.path(), 300_000, 300_000, 1_000_000);
+    let (mut buffer, mut expected) = (policy.buffer(), Vec::new());
+    for n in 0..200_000_u32 {
+        let size = if n % 20_000 == 19_999 { 5_000 } else { 1 };
+        let bytes = part(size, u8::try_from(n % 251).unwrap());
+        expected.extend_from_slice(&bytes);
+        buffer.write(bytes).await.unwrap();
+        buffer.write(Bytes::new()).await.unwrap();
+    }
+    assert!(!buffer.is_spilled());
+    let (mut all, mut pieces, mut reader) = (Vec::new(), 0, buffer.reader());
+    while let Some(piece) = reader.next().await.unwrap() {
+        all.extend_from_slice(&piece);
+        pieces += 1;
+    }
+    assert!(all == expected && reader.next().await.unwrap().is_none());
+    assert_eq!(pieces, 20, "ten large parts and what was between them");
+    buffer.write(part(100_000, 3)).await.unwrap();
+    expected.extend_from_slice(&part(100_000, 3));
+    assert!(buffer.is_spilled() && read(&buffer).await == expected);
+}
+
+#[tokio::test]
+async fn debug_says_how_much_it_holds_and_not_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = policy(folder.path(), 100, 100, 1_000);
+    let mut buffer = policy.buffer();
+    buffer.write(Bytes::from_static(b"secret")).await.unwrap();
+    for text in [format!("{buffer:?}"), format!("{:?}", buffer.reader())] {
+        assert!(text.contains("in_memory: 6") && !text.contains("secret"), "{text}");
+    }
+}
+
 /// Set for a test that has started itself once more, in a process that may be treated badly.
 const CHILD: &str = "SPILL_FOLDER";
 
