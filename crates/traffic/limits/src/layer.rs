@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::concurrency::{ConcurrencyLimit, Permit};
 use crate::criticality::Criticality;
 use crate::error::{LimitsError, Overloaded};
-use crate::rules::{LimitRule, LimitsConfig};
+use crate::rules::{LimitRule, LimitsConfig, SERVER};
 
 /// How many routes of a rule have a limit to themselves; the rest share one.
 const MOST_ROUTES: usize = 1_024;
@@ -85,7 +85,7 @@ impl ConcurrencyLayer {
 
     /// Every limit there is at the moment.
     pub fn limits(&self) -> Vec<NamedLimit> {
-        let mut limits = vec![NamedLimit { name: "server".to_owned(), limit: self.shared.server.clone() }];
+        let mut limits = vec![NamedLimit { name: SERVER.to_owned(), limit: self.shared.server.clone() }];
         for covered in &self.shared.rules {
             let Some(limit) = &covered.limit else { continue };
             limits.push(NamedLimit { name: covered.rule.name.clone(), limit: limit.clone() });

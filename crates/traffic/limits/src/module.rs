@@ -93,8 +93,10 @@ fn metrics(app: &mut App, layer: &ConcurrencyLayer) -> Result<(), SetupError> {
             limit.with(&labels).set(f64::from(seen.limit()));
             in_flight.with(&labels).set(f64::from(seen.in_flight()));
             waiting.with(&labels).set(f64::from(u32::try_from(seen.waiting()).unwrap_or(u32::MAX)));
-            let before = counted.insert(name.clone(), seen.rejected()).unwrap_or(0);
-            rejected.with(&labels).add(seen.rejected().saturating_sub(before));
+            // Read once: what is turned away meanwhile is counted by the next collection, and not by both.
+            let now = seen.rejected();
+            let before = counted.insert(name.clone(), now).unwrap_or(0);
+            rejected.with(&labels).add(now.saturating_sub(before));
         }
     });
     Ok(())

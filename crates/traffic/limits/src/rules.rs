@@ -9,6 +9,9 @@ use crate::config::ConcurrencyConfig;
 use crate::criticality::Criticality;
 use crate::error::LimitsError;
 
+/// The name of the server's limit.
+pub(crate) const SERVER: &str = "server";
+
 /// The section `limits`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,7 +55,7 @@ impl Default for LimitsConfig {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LimitRule {
-    /// The name in metrics and answers.
+    /// The name in metrics and answers: no other rule's, and not `server`, which is the name of the server's limit.
     pub name: String,
     /// The methods it covers; all of them when there are none.
     pub methods: Vec<String>,
@@ -80,9 +83,13 @@ impl LimitsConfig {
         let inside = |place: String, error: LimitsError| {
             LimitsError::new(format!("{place}.{}", error.key), error.message)
         };
-        self.server.check().map_err(|error| inside("server".to_owned(), error))?;
+        self.server.check().map_err(|error| inside(SERVER.to_owned(), error))?;
         for (nth, rule) in self.rules.iter().enumerate() {
             rule.check().map_err(|error| inside(format!("rules.{nth}"), error))?;
+            if rule.name == SERVER || self.rules.iter().take(nth).any(|other| other.name == rule.name) {
+                let message = "must be the name of no other rule, and not `server`";
+                return Err(LimitsError::new(format!("rules.{nth}.name"), message));
+            }
         }
         #[cfg(feature = "quota")]
         for (name, quota) in &self.quotas {

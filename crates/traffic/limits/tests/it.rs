@@ -12,6 +12,8 @@ mod it {
     mod behaviours;
     mod concurrency;
     mod layer;
+    #[cfg(feature = "module")]
+    mod module;
     mod overload;
     mod published;
     mod queue;

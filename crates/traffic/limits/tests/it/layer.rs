@@ -230,10 +230,14 @@ fn a_configuration_that_makes_no_sense_names_its_key() {
             config.rules = vec![rule];
         })
     };
+    let mut twice = rule(|_| {});
+    twice.rules.extend(twice.rules.clone());
     for (config, key) in [
         (config(|c| c.server.min = 0), "server.min"),
         (config(|c| c.criticality_header = Some("not a header".to_owned())), "criticality_header"),
         (rule(|rule| rule.name.clear()), "rules.0.name"),
+        (rule(|rule| rule.name = "server".to_owned()), "rules.0.name"),
+        (twice, "rules.1.name"),
         (rule(|rule| rule.paths = vec!["x".to_owned()]), "rules.0.paths"),
         (rule(|rule| rule.per_route = true), "rules.0.per_route"),
         (rule(|rule| rule.limit = Some(ConcurrencyConfig::fixed(0))), "rules.0.limit.min"),
