@@ -9,7 +9,7 @@ use runtime_kernel::{Deadline, SharedClock, SystemClock, Ticks};
 use crate::algorithm::Algorithm;
 use crate::algorithm::baseline::PATIENCE;
 use crate::calls::{Begun, Calls, ONE_IN};
-use crate::config::ConcurrencyConfig;
+use crate::config::{AlgorithmConfig, ConcurrencyConfig};
 use crate::criticality::Criticality;
 use crate::error::{LimitsError, Overloaded};
 use crate::queue::Queue;
@@ -42,6 +42,8 @@ struct Inner {
     ends: AtomicU64,
     nanos: u64,
     min_samples: u32,
+    /// A measured call that takes longer counts as dropped.
+    timeout: u64,
     ticks: Ticks,
     clock: SharedClock,
     queue: Option<Queue>,
@@ -112,6 +114,10 @@ impl ConcurrencyLimit {
         clock: SharedClock,
     ) -> Self {
         let nanos = u64::try_from(config.window.as_nanos()).unwrap_or(u64::MAX >> 2);
+        let timeout = match config.algorithm {
+            AlgorithmConfig::Aimd { timeout } => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
+            _ => u64::MAX,
+        };
         let inner = Inner {
             calls: Alone(Calls::default()),
             told: Alone(Told {
@@ -124,6 +130,7 @@ impl ConcurrencyLimit {
             ends: AtomicU64::new(ticks.now() + nanos),
             nanos,
             min_samples: config.min_samples,
+            timeout,
             ticks,
             clock,
             queue: config.queue.map(Queue::new),
@@ -326,7 +333,12 @@ impl Inner {
 
     fn measure(&self, began: u64) {
         let now = self.ticks.now();
-        self.window.add(now.saturating_sub(began));
+        let took = now.saturating_sub(began);
+        self.window.add(took);
+        if took > self.timeout {
+            // One call among many does not show in what they took on average.
+            self.window.saw(0, true);
+        }
         if now >= self.ends.load(Ordering::Relaxed) && self.window.calls() >= self.min_samples {
             self.turn(now);
         }

@@ -10,7 +10,10 @@ const BACKOFF: f64 = 0.9;
 
 /// Up by one while at least half of the limit is used, down by a tenth on a drop (Chiu and Jain, 1989).
 ///
-/// It needs a time-out that tells overload: it does not look at latency otherwise.
+/// It needs a time-out that tells overload: it does not look at latency otherwise. A [`ConcurrencyLimit`] with this
+/// algorithm holds every call it measures against the time-out; by itself it knows what a window's calls took on average.
+///
+/// [`ConcurrencyLimit`]: crate::ConcurrencyLimit
 #[derive(Clone, Debug)]
 pub struct Aimd {
     limit: f64,

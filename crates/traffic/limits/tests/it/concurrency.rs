@@ -157,6 +157,23 @@ fn a_measurement_that_idled_is_not_given_up_and_slow_calls_are_measured_in_part(
 }
 
 #[test]
+fn one_call_beyond_the_time_out_lowers_the_limit_whatever_the_others_took() {
+    let clock = ManualClock::new();
+    let mut config = ConcurrencyConfig::default();
+    config.algorithm = AlgorithmConfig::Aimd { timeout: Duration::from_secs(1) };
+    for (slowest, expected) in [(1_000, 21), (1_001, 18), (5_000, 18)] {
+        let limit = ConcurrencyLimit::with_clock(config, Arc::new(clock.clone())).unwrap();
+        let mut held = hold(&limit, 10);
+        let last = held.pop().unwrap();
+        clock.advance(Duration::from_millis(1));
+        held.into_iter().for_each(Permit::succeeded);
+        clock.advance(Duration::from_millis(slowest - 1));
+        last.succeeded();
+        assert_eq!(limit.limit(), expected, "nine of 1 ms and one of {slowest} ms");
+    }
+}
+
+#[test]
 fn many_threads_never_exceed_it() {
     let limit = ConcurrencyLimit::new(ConcurrencyConfig::fixed(3)).unwrap();
     std::thread::scope(|scope| {
