@@ -153,10 +153,11 @@ impl Client {
         let pipeline = own.as_ref().unwrap_or(pipeline);
         let most = if repeat == Repeat::Never { 1 } else { pipeline.retry_policy().max_attempts() };
         let attempt = async |number| {
-            let answer = self.follow(context, &call, Attempt { number, most }).await;
+            let mut redirected = false;
+            let answer = self.follow(context, &call, Attempt { number, most }, &mut redirected).await;
             let response = answer.map_err(|error| {
-                // What may have reached the other side is repeated only when that does no harm.
-                let harmless = repeat == Repeat::Always || error.is_unsent();
+                // What may have reached the other side is repeated only when that does no harm. Who sent us on got it.
+                let harmless = repeat == Repeat::Always || (error.is_unsent() && !redirected);
                 let retry = if harmless { error.retry() } else { Retry::Never };
                 Failed::Error(error, retry)
             })?;
@@ -191,12 +192,14 @@ impl Client {
         }
     }
 
-    /// One attempt: the request and the redirects that answer it, each judged before it is followed.
+    /// One attempt: the request and the redirects that answer it, each judged before it is followed. Says whether there
+    /// was one.
     async fn follow(
         &self,
         context: &Context,
         call: &Call,
         attempt: Attempt,
+        redirected: &mut bool,
     ) -> Result<Response, ClientError> {
         let inner = &*self.inner;
         let mut hop = call.hop.clone();
@@ -207,7 +210,7 @@ impl Client {
                 if call.redirects == 0 { None } else { hop.next(response.status(), response.headers())? };
             match next {
                 None => return Ok(response),
-                Some(next) => hop = next,
+                Some(next) => (hop, *redirected) = (next, true),
             }
         }
         Err(ClientError::TooManyRedirects(call.redirects))

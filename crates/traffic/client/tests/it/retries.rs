@@ -129,6 +129,31 @@ async fn a_connection_that_never_came_up_may_always_be_tried_again() {
 }
 
 #[tokio::test]
+async fn what_was_answered_by_a_redirect_is_not_sent_again_when_the_redirect_leads_nowhere() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    for (keyed, attempts) in [(false, 1), (true, 3)] {
+        let (seen, nowhere) = (Arc::new(AtomicU32::new(0)), nowhere.clone());
+        let count = Arc::clone(&seen);
+        let order = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let location = [(axum::http::header::LOCATION, nowhere.clone())];
+            async move { (StatusCode::SEE_OTHER, location) }
+        };
+        let url = format!("http://{}/", serve(Router::new().route("/", any(order))).await);
+        let policy = RetryPolicy::constant(Duration::from_millis(1)).unwrap().with_max_attempts(3).unwrap();
+        let mut request = local().post(&url).body("an order").retry(policy);
+        if keyed {
+            request = request.header("idempotency-key", "one");
+        }
+        let error = request.send(&context()).await.unwrap_err();
+        assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+        assert_eq!(seen.load(Ordering::SeqCst), attempts, "{keyed}");
+    }
+}
+
+#[tokio::test]
 async fn which_statuses_may_go_better_another_time_is_configured() {
     for (status, statuses, attempts) in [
         (StatusCode::TOO_EARLY, vec![429, 500, 502, 503, 504], 1),
