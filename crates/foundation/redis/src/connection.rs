@@ -79,7 +79,48 @@ impl ConnectionLike for Connection {
 /// A connection of one's own for commands that block; it returns to the pool when dropped.
 ///
 /// No time-out of ours holds for it, only the one the command names.
-pub struct Blocking(pub(crate) Object<Own>);
+///
+/// A command that is given up (its future dropped before the answer) would still take what it waits for, and nobody would
+/// ever see that. So the connection is of no more use then: further commands fail, and dropping it closes it, upon which
+/// the server gives the command up as well. What it had already taken by then is lost.
+pub struct Blocking {
+    connection: Connection,
+    /// Its place in the pool.
+    object: Option<Object<Own>>,
+    /// Whether a command is out, or was given up.
+    busy: bool,
+}
+
+impl Blocking {
+    pub(crate) fn new(object: Object<Own>) -> Self {
+        Self { connection: Connection::clone(&object), object: Some(object), busy: false }
+    }
+
+    async fn whole<'a, T>(
+        &'a mut self,
+        ask: impl FnOnce(&'a mut Connection) -> RedisFuture<'a, T> + Send,
+    ) -> RedisResult<T> {
+        if self.busy {
+            let given_up = "a command was given up on this connection";
+            return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, given_up).into());
+        }
+        self.busy = true;
+        let answer = ask(&mut self.connection).await;
+        self.busy = false;
+        answer
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        if self.busy
+            && let Some(object) = self.object.take()
+        {
+            // Not back into the pool: its last clone, which is ours, closes it.
+            drop(Object::take(object));
+        }
+    }
+}
 
 impl fmt::Debug for Blocking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +130,7 @@ impl fmt::Debug for Blocking {
 
 impl ConnectionLike for Blocking {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        self.0.req_packed_command(command)
+        Box::pin(self.whole(|connection| connection.req_packed_command(command)))
     }
 
     fn req_packed_commands<'a>(
@@ -98,11 +139,11 @@ impl ConnectionLike for Blocking {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(pipeline, offset, count)
+        Box::pin(self.whole(move |connection| connection.req_packed_commands(pipeline, offset, count)))
     }
 
     fn get_db(&self) -> i64 {
-        self.0.get_db()
+        self.connection.get_db()
     }
 }
 

@@ -120,14 +120,17 @@ impl Redis {
 
     /// A connection of one's own, for commands that block.
     ///
+    /// Cancel-safe: nothing is taken from the pool.
+    ///
     /// # Errors
-    /// [`RedisError::PoolExhausted`] when none came free in time.
+    /// [`RedisError::PoolExhausted`] when none came free in time; [`RedisError::is_away`] when Redis is.
     pub async fn blocking(&self) -> Result<Blocking, RedisError> {
         if let Err(retry_after) = self.inner.away.may_ask() {
             return Err(RedisError::Away { retry_after });
         }
         match self.inner.pool.get().await {
-            Ok(connection) => Ok(Blocking(connection)),
+            // It was opened or asked just now, so Redis is there.
+            Ok(connection) => self.heard(Ok(Blocking::new(connection))),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(RedisError::PoolExhausted),
             Err(PoolError::Backend(error)) => self.heard(Err(error)),
             Err(other) => {

@@ -72,6 +72,67 @@ async fn a_blocking_command_does_not_hold_up_the_shared_connection() {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn a_blocking_command_that_is_given_up_takes_nothing_more() {
+    // Its own, for it counts those that wait.
+    let server = redis::own().await.unwrap();
+    let redis = Redis::new(&RedisConfig::at(server.node.url()), SystemClock::shared()).unwrap();
+    let list = redis.key(None, "list", "l");
+    let waiting = async |clients: &str| {
+        let told = format!("blocked_clients:{clients}\r\n");
+        runtime_testkit::until(&told, async || {
+            server.node.ask("INFO clients").await.is_ok_and(|answer| answer.contains(&told))
+        })
+        .await
+        .unwrap();
+    };
+    let mut own = redis.blocking().await.unwrap();
+    let mut pop = cmd("BLPOP");
+    pop.arg(&list).arg(0);
+    tokio::select! {
+        popped = pop.exec_async(&mut own) => panic!("{popped:?}"),
+        () = waiting("1") => {}
+    }
+    drop(own);
+    waiting("0").await;
+    redis.run::<()>(cmd("RPUSH").arg(&list).arg("x")).await.unwrap();
+    assert_eq!(redis.run::<i64>(cmd("LLEN").arg(&list)).await.unwrap(), 1);
+    redis.run::<()>(cmd("DEL").arg(&list)).await.unwrap();
+
+    let mut own = redis.blocking().await.unwrap();
+    tokio::select! {
+        popped = pop.exec_async(&mut own) => panic!("{popped:?}"),
+        () = waiting("1") => {}
+    }
+    let error = cmd("PING").exec_async(&mut own).await.unwrap_err();
+    assert!(error.is_connection_dropped(), "its answer would come after the one nobody waits for: {error:?}");
+    drop(own);
+
+    // One that ended goes back and is used again.
+    let mut own = redis.blocking().await.unwrap();
+    let id = cmd("CLIENT").arg("ID").query_async::<i64>(&mut own).await.unwrap();
+    drop(own);
+    let mut own = redis.blocking().await.unwrap();
+    assert_eq!(cmd("CLIENT").arg("ID").query_async::<i64>(&mut own).await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn who_only_blocks_is_told_as_well_that_it_is_back() {
+    let server = redis::own().await.unwrap();
+    let clock = ManualClock::new();
+    let mut config = RedisConfig::at(server.node.url());
+    config.connect_timeout = Duration::from_millis(100);
+    let redis = Redis::new(&config, Arc::new(clock.clone())).unwrap();
+    server.node.stop().unwrap();
+    let found_out = redis.blocking().await.map(drop).unwrap_err();
+    assert!(matches!(found_out, RedisError::Unreachable(_)), "{found_out:?}");
+    server.node.resume().unwrap();
+    server.node.ask("PING").await.unwrap();
+    clock.advance(config.retry_after);
+    redis.blocking().await.map(drop).unwrap();
+    redis.blocking().await.map(drop).expect("not only the one that tried");
+}
+
 async fn a_pool_that_is_used_up_says_so() {
     let server = redis::server().await.unwrap();
     let mut config = RedisConfig::at(server.url());
