@@ -11,7 +11,7 @@ use redis::{Arg, Cmd, Pipeline, RedisFuture, RedisResult, Value};
 use crate::config::RedisConfig;
 use crate::error::RedisError;
 use crate::hosts::{Hosts, no};
-use crate::place::wrong;
+use crate::place::{tcp, wrong};
 
 const PORT: u16 = 6379;
 
@@ -34,6 +34,7 @@ impl Cluster {
         let builder = || {
             ClusterClient::builder(hosts.all.clone())
                 .connection_timeout(config.connect_timeout)
+                .tcp_settings(tcp())
                 .retries(8)
                 .min_retry_wait(10)
                 .max_retry_wait(100)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use deadpool::managed::{Manager, Metrics, Object, RecycleResult};
-use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 #[cfg(feature = "cluster")]
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisFuture, RedisResult, ScriptInvocation, Value};
@@ -14,8 +14,6 @@ use crate::place::Place;
 /// What commands go over.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    /// To one server; reconnects by itself.
-    Managed(ConnectionManager),
     /// To one server, for as long as it lasts.
     Plain(MultiplexedConnection),
     /// To whichever nodes a command concerns.
@@ -26,7 +24,6 @@ pub(crate) enum Connection {
 impl Connection {
     fn inner(&self) -> &(dyn ConnectionLike + Send) {
         match self {
-            Self::Managed(connection) => connection,
             Self::Plain(connection) => connection,
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection,
@@ -35,7 +32,6 @@ impl Connection {
 
     fn inner_mut(&mut self) -> &mut (dyn ConnectionLike + Send) {
         match self {
-            Self::Managed(connection) => connection,
             Self::Plain(connection) => connection,
             #[cfg(feature = "cluster")]
             Self::Cluster(connection) => connection,

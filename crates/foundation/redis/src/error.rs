@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::ErrorKind as Kind;
+use redis::{ErrorKind as Kind, ServerErrorKind as ServerKind};
 use runtime_kernel::{Classify, ErrorKind, Retry};
 
 /// Why Redis did not do what it was asked.
@@ -41,22 +41,30 @@ impl RedisError {
     }
 
     pub(crate) fn of(error: redis::RedisError) -> Self {
-        let passing = matches!(
-            error.kind(),
-            Kind::Io
-                | Kind::ClusterConnectionNotFound
-                | Kind::MasterNameNotFoundBySentinel
-                | Kind::Server(
-                    redis::ServerErrorKind::BusyLoading
-                        | redis::ServerErrorKind::ClusterDown
-                        | redis::ServerErrorKind::MasterDown
-                        | redis::ServerErrorKind::TryAgain
-                        | redis::ServerErrorKind::ReadOnly
-                )
-        );
+        let passing = match error.kind() {
+            Kind::Io | Kind::ClusterConnectionNotFound | Kind::MasterNameNotFoundBySentinel => true,
+            Kind::Server(kind) if will_pass(kind) => true,
+            // Of several commands, that is the kind of the first or of the transaction.
+            _ => error
+                .clone()
+                .into_server_errors()
+                .is_some_and(|errors| errors.iter().filter_map(|(_, error)| error.kind()).any(will_pass)),
+        };
         let lost = error.is_connection_dropped() || error.is_connection_refusal() || error.is_timeout();
         if passing || lost { Self::Unreachable(error) } else { Self::Refused(error) }
     }
+}
+
+/// Whether it is the server that cannot at the moment, rather than the command that is wrong.
+fn will_pass(kind: ServerKind) -> bool {
+    matches!(
+        kind,
+        ServerKind::BusyLoading
+            | ServerKind::ClusterDown
+            | ServerKind::MasterDown
+            | ServerKind::TryAgain
+            | ServerKind::ReadOnly
+    )
 }
 
 impl Classify for RedisError {

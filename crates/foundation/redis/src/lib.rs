@@ -14,6 +14,7 @@ mod module;
 mod place;
 #[cfg(feature = "sentinel")]
 mod sentinel;
+mod shared;
 
 pub use config::RedisConfig;
 pub use connection::Blocking;

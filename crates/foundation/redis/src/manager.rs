@@ -17,7 +17,7 @@ use crate::place::Place;
 
 /// The process's Redis: one server, the master that sentinels name, or a cluster. Cheap to clone.
 ///
-/// Commands go out over one multiplexed connection, which reconnects by itself. Once Redis does not answer, callers
+/// Commands go out over one multiplexed connection, opened anew once it did not answer. Once Redis does not answer, callers
 /// are told [`RedisError::Away`] at once and one of them tries again every `retry_after`; what to do without Redis is
 /// each caller's own, declared decision.
 ///

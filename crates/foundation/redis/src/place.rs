@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisResult};
 
 #[cfg(feature = "cluster")]
 use crate::cluster::Cluster;
@@ -12,13 +13,22 @@ use crate::connection::Connection;
 use crate::error::RedisError;
 #[cfg(feature = "sentinel")]
 use crate::sentinel::Sentinel;
+use crate::shared::Shared;
+
+/// How long nothing comes before the peer is asked whether it is there, and how often then.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// How long it may leave that, or what was sent, without acknowledgement.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the URL says.
 #[allow(clippy::large_enum_variant, reason = "a process has one, behind an `Arc`")]
 pub(crate) enum Place {
     Server {
         client: Client,
-        shared: ConnectionManager,
+        shared: Shared,
+        /// For the shared connection.
+        hurried: AsyncConnectionConfig,
         /// For connections of one's own.
         own: AsyncConnectionConfig,
     },
@@ -49,26 +59,18 @@ impl Place {
     }
 
     fn server(config: &RedisConfig) -> RedisResult<Self> {
-        let client = Client::open(config.url.as_str())?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.connect_timeout))
-            .set_response_timeout(Some(config.response_timeout))
-            // Trying again is paced by `Away`; a caller must not be held meanwhile.
-            .set_number_of_retries(0)
-            .set_min_delay(Duration::from_millis(10))
-            .set_max_delay(Duration::from_millis(100));
-        let shared = ConnectionManager::new_lazy_with_config(client.clone(), settings)?;
-        Ok(Self::Server { client, shared, own: unhurried(config) })
+        let client = Client::open(config.url.as_str().into_connection_info()?.set_tcp_settings(tcp()))?;
+        let shared = Shared::new(config.connect_timeout);
+        Ok(Self::Server { client, shared, hurried: hurried(config), own: unhurried(config) })
     }
 
     /// The connection everybody shares.
-    #[cfg_attr(
-        not(feature = "sentinel"),
-        expect(clippy::unused_async, reason = "sentinels have to be asked")
-    )]
     pub(crate) async fn shared(&self) -> RedisResult<Connection> {
         match self {
-            Self::Server { shared, .. } => Ok(Connection::Managed(shared.clone())),
+            Self::Server { client, shared, hurried, .. } => {
+                let open = async || client.get_multiplexed_async_connection_with_config(hurried).await;
+                shared.get(open).await.map(Connection::Plain)
+            }
             #[cfg(feature = "sentinel")]
             Self::Sentinel(sentinel) => sentinel.shared().await.map(Connection::Plain),
             #[cfg(feature = "cluster")]
@@ -98,20 +100,38 @@ impl Place {
         redis::cmd("PING").exec_async(connection).await
     }
 
-    /// What was shared did not answer: where it leads to may have changed.
-    #[cfg_attr(not(feature = "sentinel"), expect(clippy::unused_self, reason = "with sentinels it is used"))]
+    /// What was shared did not answer: it may be dead, or where it leads to may have changed.
     pub(crate) fn forget(&self) {
-        #[cfg(feature = "sentinel")]
-        if let Self::Sentinel(sentinel) = self {
-            sentinel.forget();
+        match self {
+            Self::Server { shared, .. } => shared.forget(),
+            #[cfg(feature = "sentinel")]
+            Self::Sentinel(sentinel) => sentinel.forget(),
+            // The library does so by itself.
+            #[cfg(feature = "cluster")]
+            Self::Cluster(_) => {}
         }
     }
+}
+
+/// For the shared connection: every answer has its time.
+pub(crate) fn hurried(config: &RedisConfig) -> AsyncConnectionConfig {
+    unhurried(config).set_response_timeout(Some(config.response_timeout))
 }
 
 /// For commands that block: only the time they name themselves counts.
 pub(crate) fn unhurried(config: &RedisConfig) -> AsyncConnectionConfig {
     let own = AsyncConnectionConfig::new().set_connection_timeout(Some(config.connect_timeout));
     own.set_response_timeout(None)
+}
+
+/// A peer that has vanished without a word is noticed by the system, also by those who wait without a time-out.
+pub(crate) fn tcp() -> TcpSettings {
+    let (idle, every) = KEEPALIVE;
+    let settings =
+        TcpSettings::default().set_keepalive(TcpKeepalive::new().with_time(idle).with_interval(every));
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(USER_TIMEOUT);
+    settings
 }
 
 /// The library's message does not repeat the URL, which may hold a password.

@@ -1,8 +1,5 @@
 //! The master of a service, as sentinels name it.
 
-use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
-
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo, RedisResult, TlsMode};
@@ -11,19 +8,18 @@ use tokio::task::JoinSet;
 use crate::config::RedisConfig;
 use crate::error::RedisError;
 use crate::hosts::{Hosts, no};
-use crate::place::unhurried;
+use crate::place::{hurried, tcp, unhurried};
+use crate::shared::{Shared, late};
 
 const PORT: u16 = 26_379;
 
 /// Finds the master when it is first needed, and again once it did not answer.
 pub(crate) struct Sentinel {
     service: Service,
-    shared: AsyncConnectionConfig,
+    shared: Shared,
+    /// For the shared connection.
+    hurried: AsyncConnectionConfig,
     own: AsyncConnectionConfig,
-    patience: Duration,
-    found: RwLock<Option<MultiplexedConnection>>,
-    /// One caller looks for all.
-    finding: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -42,37 +38,23 @@ impl Sentinel {
         }
         let database: i64 = database.parse().map_err(|_| no("must end in the number of a database"))?;
         let login = hosts.all.first().map(|host| host.redis_settings().clone()).unwrap_or_default();
-        let mut master =
-            SentinelNodeConnectionInfo::default().set_redis_connection_info(login.set_db(database));
+        let mut master = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(login.set_db(database))
+            .set_tcp_settings(tcp());
         if hosts.secure() {
             master = master.set_tls_mode(TlsMode::Secure);
         }
-        let own = unhurried(config);
         Ok(Self {
             service: Service { sentinels: hosts.all, name: name.to_owned(), master },
-            shared: own.clone().set_response_timeout(Some(config.response_timeout)),
-            own,
-            patience: config.connect_timeout,
-            found: RwLock::default(),
-            finding: tokio::sync::Mutex::default(),
+            shared: Shared::new(config.connect_timeout),
+            hurried: hurried(config),
+            own: unhurried(config),
         })
     }
 
     /// The connection to the master, as far as is known.
     pub(crate) async fn shared(&self) -> RedisResult<MultiplexedConnection> {
-        if let Some(found) = self.found() {
-            return Ok(found);
-        }
-        let find = async {
-            let _turn = self.finding.lock().await;
-            if let Some(found) = self.found() {
-                return Ok(found);
-            }
-            let found = self.service.connect(&self.shared).await?;
-            *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
-            Ok(found)
-        };
-        tokio::time::timeout(self.patience, find).await.unwrap_or_else(|_| Err(late()))
+        self.shared.get(async || self.service.connect(&self.hurried).await).await
     }
 
     /// A new connection to the master.
@@ -82,11 +64,7 @@ impl Sentinel {
 
     /// The next caller asks the sentinels again.
     pub(crate) fn forget(&self) {
-        *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn found(&self) -> Option<MultiplexedConnection> {
-        self.found.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.forget();
     }
 }
 
@@ -142,8 +120,4 @@ pub(crate) async fn still_master(connection: &mut (impl ConnectionLike + Send)) 
         Some(Ok(role)) if role == "master" => Ok(()),
         _ => Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into()),
     }
-}
-
-fn late() -> redis::RedisError {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }

@@ -26,6 +26,7 @@ pub struct FaultProxy {
     address: SocketAddr,
     weather: Arc<watch::Sender<Weather>>,
     cuts: Arc<watch::Sender<u64>>,
+    silences: Arc<watch::Sender<u64>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -35,16 +36,19 @@ impl FaultProxy {
     /// # Errors
     /// No port is free.
     pub async fn start(target: impl Into<String>) -> Result<Self, TestkitError> {
-        let (weather, cuts) = (Arc::new(watch::Sender::new(Weather::Fair)), Arc::new(watch::Sender::new(0)));
+        let weather = Arc::new(watch::Sender::new(Weather::Fair));
+        let [cuts, silences] = [(); 2].map(|()| Arc::new(watch::Sender::new(0)));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (target, w, c) = (target.into(), Arc::clone(&weather), Arc::clone(&cuts));
+        let target = target.into();
+        let (w, c, s) = (Arc::clone(&weather), Arc::clone(&cuts), Arc::clone(&silences));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, target.clone(), w.subscribe(), c.subscribe()));
+                let network = Network { weather: w.subscribe(), silences: s.subscribe() };
+                tokio::spawn(carry(client, target.clone(), network, c.subscribe()));
             }
         });
-        Ok(Self { address, weather, cuts, task })
+        Ok(Self { address, weather, cuts, silences, task })
     }
 
     /// Where clients connect.
@@ -67,7 +71,13 @@ impl FaultProxy {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Passes bytes on as they come.
+    /// Loses from now on whatever comes over the connections there are, as when the peer has vanished and another has
+    /// taken its place; new ones are carried as before.
+    pub fn silence(&self) {
+        self.silences.send_modify(|silences| *silences += 1);
+    }
+
+    /// Passes bytes on as they come, but for connections that were silenced.
     pub fn heal(&self) {
         self.weather.send_replace(Weather::Fair);
     }
@@ -80,26 +90,28 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn carry(
-    client: TcpStream,
-    target: String,
+/// What a connection sees of it.
+#[derive(Clone)]
+struct Network {
     weather: watch::Receiver<Weather>,
-    mut cuts: watch::Receiver<u64>,
-) {
+    silences: watch::Receiver<u64>,
+}
+
+async fn carry(client: TcpStream, target: String, network: Network, mut cuts: watch::Receiver<u64>) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::select! {
         _ = cuts.changed() => {}
-        () = pump(&mut from_client, &mut to_server, weather.clone()) => {}
-        () = pump(&mut from_server, &mut to_client, weather) => {}
+        () = pump(&mut from_client, &mut to_server, network.clone()) => {}
+        () = pump(&mut from_server, &mut to_client, network) => {}
     }
 }
 
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
-    mut weather: watch::Receiver<Weather>,
+    Network { mut weather, silences }: Network,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
@@ -111,6 +123,10 @@ async fn pump(
             && weather.wait_for(|weather| *weather != Weather::HalfOpen).await.is_err()
         {
             return;
+        }
+        // Silenced since it began, or for good.
+        if silences.has_changed().unwrap_or(true) {
+            continue;
         }
         if to.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
             return;

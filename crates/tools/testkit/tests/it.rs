@@ -129,6 +129,15 @@ async fn the_proxy_carries_silences_and_cuts() {
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"oh", "what was held back arrives");
 
+    proxy.silence();
+    let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+    stream.write_all(b"no").await.unwrap();
+    other.write_all(b"ja").await.unwrap();
+    other.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"ja", "a new connection is carried");
+    let silence = tokio::time::timeout(Duration::from_millis(50), stream.read_exact(&mut answer)).await;
+    assert!(silence.is_err(), "one there was is not");
+
     proxy.cut();
     assert!(matches!(stream.read(&mut answer).await, Ok(0) | Err(_)), "a cut connection ends");
 }

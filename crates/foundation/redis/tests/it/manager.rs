@@ -7,6 +7,7 @@ use runtime_kernel::{Classify, ManualClock, Name, SystemClock, TenantContext};
 use runtime_redis::{Redis, RedisConfig, RedisError, Script, cmd, pipe};
 use runtime_testkit::proxy::FaultProxy;
 use runtime_testkit::redis;
+use tokio::net::{TcpListener, TcpStream};
 
 async fn connected() -> (Redis, runtime_testkit::redis::TestRedis) {
     let server = redis::server().await.unwrap();
@@ -72,7 +73,6 @@ async fn a_blocking_command_does_not_hold_up_the_shared_connection() {
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn a_blocking_command_that_is_given_up_takes_nothing_more() {
     // Its own, for it counts those that wait.
     let server = redis::own().await.unwrap();
@@ -133,6 +133,7 @@ async fn who_only_blocks_is_told_as_well_that_it_is_back() {
     redis.blocking().await.map(drop).expect("not only the one that tried");
 }
 
+#[tokio::test]
 async fn a_pool_that_is_used_up_says_so() {
     let server = redis::server().await.unwrap();
     let mut config = RedisConfig::at(server.url());
@@ -178,6 +179,96 @@ async fn while_it_is_away_everybody_is_told_at_once_and_it_comes_back_by_itself(
         }
     }
     redis.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_vanished_without_a_word_is_called_anew() {
+    let server = redis::server().await.unwrap();
+    let target = server.url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let proxy = FaultProxy::start(target).await.unwrap();
+    let clock = ManualClock::new();
+    let config = RedisConfig::at(format!("redis://{}", proxy.address()));
+    let redis = Redis::new(&config, Arc::new(clock.clone())).unwrap();
+    redis.ping().await.unwrap();
+    redis.blocking().await.map(drop).unwrap();
+    proxy.silence();
+    let found_out = redis.ping().await.unwrap_err();
+    assert!(matches!(found_out, RedisError::Unreachable(_)), "{found_out:?}");
+    clock.advance(config.retry_after);
+    redis.ping().await.expect("over another connection");
+    // So are those of the pool.
+    redis.blocking().await.map(drop).unwrap();
+}
+
+#[tokio::test]
+async fn a_master_that_may_no_longer_write_is_looked_for_anew() {
+    let server = redis::own().await.unwrap();
+    let clock = ManualClock::new();
+    let config = RedisConfig::at(server.node.url());
+    let redis = Redis::new(&config, Arc::new(clock.clone())).unwrap();
+    let id = async || redis.run::<i64>(cmd("CLIENT").arg("ID")).await.unwrap();
+    for together in [false, true] {
+        let before = id().await;
+        server.node.ask("REPLICAOF 127.0.0.1 1").await.unwrap();
+        let refused = if together {
+            redis.run_all::<()>(pipe().atomic().set("a", 1).set("b", 1)).await
+        } else {
+            redis.run(cmd("SET").arg("a").arg(1)).await
+        };
+        assert!(matches!(refused, Err(RedisError::Unreachable(_))), "{refused:?}");
+        assert!(matches!(redis.ping().await, Err(RedisError::Away { .. })));
+        server.node.ask("REPLICAOF NO ONE").await.unwrap();
+        clock.advance(config.retry_after);
+        // Its name may lead elsewhere by now.
+        assert_ne!(id().await, before);
+    }
+}
+
+#[tokio::test]
+async fn the_first_try_after_an_outage_is_a_try() {
+    let server = redis::server().await.unwrap();
+    let target = server.url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let clock = ManualClock::new();
+    let config = RedisConfig::at(format!("redis://{address}"));
+    let redis = Redis::new(&config, Arc::new(clock.clone())).unwrap();
+    let refused = redis.ping().await.unwrap_err();
+    assert!(matches!(refused, RedisError::Unreachable(_)), "{refused:?}");
+
+    // Nobody tries meanwhile, nor is anything found out in the background that is told later.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(target).await.unwrap();
+        tokio::io::copy_bidirectional(&mut client, &mut server).await
+    });
+    clock.advance(config.retry_after);
+    redis.ping().await.expect("not what was heard before");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_asks_a_silent_peer_whether_it_is_there() {
+    let server = redis::own().await.unwrap();
+    let redis = Redis::new(&RedisConfig::at(server.node.url()), SystemClock::shared()).unwrap();
+    redis.ping().await.unwrap();
+    let _own = redis.blocking().await.unwrap();
+    // In hexadecimal digits: whom it leads to, that it stands (01), and that it is the keepalive's timer that runs (02).
+    let to = format!(":{:04X} 01 ", server.node.port());
+    runtime_testkit::until("both connections' timers", async || {
+        let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let ours = sockets.lines().filter(|line| line.contains(&to));
+        ours.filter(|line| line.split_whitespace().nth(5).is_some_and(|timer| timer.starts_with("02:")))
+            .count()
+            == 2
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
