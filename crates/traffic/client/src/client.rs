@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -60,6 +61,8 @@ pub(crate) struct Call {
     pub(crate) retry: Option<RetryPolicy>,
     pub(crate) repeatable: Option<bool>,
     pub(crate) deadline: Deadline,
+    /// Whether that is the call's own time-out rather than what its caller has left.
+    pub(crate) own: bool,
     pub(crate) limit: u64,
     pub(crate) redirects: u32,
     /// The endpoint the last attempt went to, where a host has several.
@@ -68,7 +71,8 @@ pub(crate) struct Call {
 
 /// A failed attempt, as the pipeline sees it.
 enum Failed {
-    Error(ClientError, Retry),
+    /// With what it says of the dependency.
+    Error(ClientError, ErrorKind, Retry),
     /// An answer that says it may go better another time.
     Status(Box<Response>, Retry),
 }
@@ -76,7 +80,7 @@ enum Failed {
 impl Classify for Failed {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Error(error, _) => error.kind(),
+            Self::Error(_, kind, _) => *kind,
             Self::Status(response, _) => match response.status() {
                 StatusCode::TOO_MANY_REQUESTS => ErrorKind::RateLimited,
                 StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorKind::Timeout,
@@ -91,7 +95,7 @@ impl Classify for Failed {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::Error(_, retry) | Self::Status(_, retry) => *retry,
+            Self::Error(_, _, retry) | Self::Status(_, retry) => *retry,
         }
     }
 }
@@ -101,6 +105,27 @@ impl Classify for Failed {
 struct Attempt {
     number: u32,
     most: u32,
+    /// How long it may take, and until when that is.
+    time: Option<(Duration, Deadline)>,
+}
+
+impl Attempt {
+    /// Its own time-out, if that ends before the call's deadline.
+    fn time(&self, call: &Call) -> Option<(Duration, Deadline)> {
+        self.time.filter(|(_, until)| until.narrow(call.deadline) != call.deadline)
+    }
+}
+
+impl Call {
+    /// What an error says of the dependency: nothing, when our own limits kept the call from it, or its caller did not
+    /// wait. The call's own time-out is how long we think the dependency may take; a caller may have no time left at all.
+    fn kind_of(&self, error: &ClientError) -> ErrorKind {
+        match error {
+            ClientError::Rejected { .. } => ErrorKind::Cancelled,
+            ClientError::Deadline if !self.own => ErrorKind::Cancelled,
+            error => error.kind(),
+        }
+    }
 }
 
 impl Client {
@@ -152,14 +177,21 @@ impl Client {
         let own = call.retry.as_ref().map(|policy| pipeline.clone().retry(policy.clone()));
         let pipeline = own.as_ref().unwrap_or(pipeline);
         let most = if repeat == Repeat::Never { 1 } else { pipeline.retry_policy().max_attempts() };
-        let attempt = async |number| {
+        let timeout = pipeline.retry_policy().attempt_timeout();
+        let once = async |attempt: Attempt| {
             let mut redirected = false;
-            let answer = self.follow(context, &call, Attempt { number, most }, &mut redirected).await;
+            let answer = self.follow(context, &call, attempt, &mut redirected).await;
             let response = answer.map_err(|error| {
                 // What may have reached the other side is repeated only when that does no harm. Who sent us on got it.
                 let harmless = repeat == Repeat::Always || (error.is_unsent() && !redirected);
-                let retry = if harmless { error.retry() } else { Retry::Never };
-                Failed::Error(error, retry)
+                let retry = match error {
+                    // Another attempt would only join those in whose way this one was.
+                    ClientError::Rejected { .. } => Retry::Never,
+                    _ if harmless => error.retry(),
+                    _ => Retry::Never,
+                };
+                let kind = call.kind_of(&error);
+                Failed::Error(error, kind, retry)
             })?;
             match verdict(
                 &inner.config.retry_statuses,
@@ -179,12 +211,23 @@ impl Client {
                 }
             }
         };
+        // The attempt's time begins here, no later than the pipeline's: only we know what was waited for when it ends.
+        let attempt = |number| {
+            let time = timeout.map(|timeout| (timeout, Deadline::after(&*inner.clock, timeout)));
+            once(Attempt { number, most, time })
+        };
         let host = || call.hop.url.host_str().unwrap_or_default().to_owned();
         match pipeline.run_with(repeat, call.deadline, attempt).await {
             Ok(response) => Ok(response),
             Err(Guarded::Failed(Failed::Status(response, _))) => Ok(*response),
-            Err(Guarded::Failed(Failed::Error(error, _))) => Err(error),
-            Err(Guarded::Rejected(Rejection::DeadlinePassed)) => Err(ClientError::Deadline),
+            Err(
+                Guarded::Rejected(Rejection::DeadlinePassed)
+                | Guarded::Failed(Failed::Error(
+                    ClientError::Rejected { rejection: Rejection::DeadlinePassed, .. },
+                    ..,
+                )),
+            ) => Err(ClientError::Deadline),
+            Err(Guarded::Failed(Failed::Error(error, ..))) => Err(error),
             Err(Guarded::Rejected(Rejection::TimedOut { after })) => {
                 Err(ClientError::Timeout { phase: Phase::Attempt, after })
             }
@@ -246,7 +289,7 @@ impl Client {
                         target.done(Went::of(response.status(), response.headers(), now));
                     }
                     Err(error) => {
-                        if let Some(went) = Went::of_error(error) {
+                        if let Some(went) = Went::of_error(error, call.own) {
                             target.done(went);
                         }
                     }
@@ -284,15 +327,22 @@ impl Client {
         if inner.config.proxy.is_some() && !named {
             inner.judge(host, url, call.deadline).await?;
         }
+        let time = attempt.time(call);
+        let until = time.map_or(call.deadline, |(_, until)| until);
         let place = match &inner.per_host {
             None => None,
             Some(places) => {
-                let rejected = |rejection| match rejection {
-                    Rejection::DeadlinePassed => ClientError::Deadline,
-                    rejection => ClientError::Rejected { host: host.to_owned(), rejection },
+                let rejected = |rejection| {
+                    let rejection = match (rejection, time) {
+                        (Rejection::DeadlinePassed, Some((waited, _))) => {
+                            Rejection::BulkheadTimeout { waited }
+                        }
+                        (rejection, _) => rejection,
+                    };
+                    ClientError::Rejected { host: host.to_owned(), rejection }
                 };
                 let places = places.get(&format!("{host}:{port}")).map_err(rejected)?;
-                Some(places.enter(&*inner.clock, call.deadline).await.map_err(rejected)?)
+                Some(places.enter(&*inner.clock, until).await.map_err(rejected)?)
             }
         };
         let mut request = reqwest::Request::new(hop.method.clone(), url.clone());
@@ -306,11 +356,11 @@ impl Client {
         }
         *request.body_mut() = hop.body.to_send()?;
         let pool = if named { &inner.named } else { &inner.guarded };
-        let sent = call
-            .deadline
-            .run(&*inner.clock, pool.execute(request))
-            .await
-            .map_err(|_| ClientError::Deadline)?;
+        let late = || match time {
+            Some((after, _)) => ClientError::Timeout { phase: Phase::Attempt, after },
+            None => ClientError::Deadline,
+        };
+        let sent = until.run(&*inner.clock, pool.execute(request)).await.map_err(|_| late())?;
         let response =
             sent.map_err(|error| ClientError::from_reqwest(error, host, inner.config.connect_timeout))?;
         Response::new(response, host, call, inner, place)
@@ -365,12 +415,7 @@ fn is_repeatable(hop: &Hop) -> bool {
 
 /// Trace under a span of its own, request id, the time left, and which attempt it is of how many, so that those further
 /// down do not retry as well; what the request set itself stays.
-fn propagate(
-    headers: &mut HeaderMap,
-    context: &Context,
-    left: Option<std::time::Duration>,
-    attempt: Attempt,
-) {
+fn propagate(headers: &mut HeaderMap, context: &Context, left: Option<Duration>, attempt: Attempt) {
     let mut set = |name: &'static str, value: Option<String>| {
         let name = HeaderName::from_static(name);
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
@@ -383,7 +428,7 @@ fn propagate(
     set("x-request-id", Some(context.request_id.to_string()));
     set("x-request-timeout", left.map(|left| left.as_millis().to_string()));
     // Under one that retries, all below it know as much, whoever asks again here.
-    let Attempt { number, most } = attempt;
+    let Attempt { number, most, .. } = attempt;
     let announced = if most > 1 { Some(format!("{number}/{most}")) } else { None };
     set("x-request-attempt", announced.or_else(|| context.caller_retries.then(|| "1/2".to_owned())));
 }

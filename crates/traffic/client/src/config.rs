@@ -19,7 +19,8 @@ pub struct ClientConfig {
     #[serde(with = "runtime_kernel::units::duration")]
     pub read_timeout: Duration,
     /// How long a call may take from first to last byte, retries and redirects included; the context's deadline
-    /// shortens it. Default 30 s.
+    /// shortens it. Default 30 s. A dependency that takes longer has failed, for its breaker and as an endpoint; when the
+    /// context's deadline comes first, nothing is held against it.
     #[serde(with = "runtime_kernel::units::duration")]
     pub timeout: Duration,
     /// The statuses that say it may go better another time: 400 to 599. Default 408, 425, 429, 500, 502, 503 and 504.

@@ -92,7 +92,9 @@ impl RequestBuilder {
         self
     }
 
-    /// Shortens or lengthens how long the whole call may take; never beyond the context's deadline.
+    /// Shortens or lengthens how long the whole call may take; never beyond the context's deadline. When it ends before
+    /// that one, the breaker and the endpoints behind a name take it for a failure of the dependency, as
+    /// [`ClientConfig::timeout`](crate::ClientConfig::timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -137,11 +139,13 @@ impl RequestBuilder {
         let url = self.url.map_err(ClientError::Request)?;
         let inner = &self.client.inner;
         let own = Deadline::after(&*inner.clock, self.timeout.unwrap_or(inner.config.timeout));
+        let deadline = context.deadline.narrow(own);
         let call = Call {
             hop: Hop { method: self.method, url, headers: self.headers, body: self.body },
             retry: self.retry,
             repeatable: self.repeatable,
-            deadline: context.deadline.narrow(own),
+            deadline,
+            own: deadline != context.deadline,
             limit: self.limit.unwrap_or(inner.config.max_response).as_u64(),
             redirects: self.redirects.unwrap_or(inner.config.max_redirects),
             last: Mutex::default(),

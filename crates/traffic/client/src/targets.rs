@@ -35,7 +35,8 @@ pub enum Went {
     Well,
     /// It asked to be left alone: 429, or 503 with `Retry-After`; for so long, if it said so.
     Throttled(Option<Duration>),
-    /// It did not answer, or with a status from 500.
+    /// It did not answer, also not within the attempt's or the call's own time-out, or with a status from 500. That its
+    /// caller's deadline was shorter is not held against it.
     Wrong,
 }
 
@@ -50,15 +51,16 @@ impl Went {
         }
     }
 
-    /// Of an attempt that brought no answer; nothing when that says nothing of the endpoint.
-    pub(crate) fn of_error(error: &ClientError) -> Option<Self> {
+    /// Of an attempt that brought no answer; nothing when that says nothing of the endpoint, as a deadline does that is
+    /// not our own.
+    pub(crate) fn of_error(error: &ClientError, own: bool) -> Option<Self> {
         let theirs = matches!(
             error,
             ClientError::Connect { .. }
                 | ClientError::Unknown { .. }
                 | ClientError::Broken { .. }
                 | ClientError::Timeout { .. }
-        );
+        ) || own && matches!(error, ClientError::Deadline);
         theirs.then_some(Self::Wrong)
     }
 }

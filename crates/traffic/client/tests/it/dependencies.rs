@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Router, routing::any};
 use runtime_client::{Client, ClientConfig, ClientError, Guard};
-use runtime_kernel::SystemClock;
+use runtime_kernel::{Deadline, SystemClock};
 use runtime_resilience::{BreakerConfig, BreakerState, CircuitBreaker, Pipeline, Rejection, RetryPolicy};
 use tokio::sync::Semaphore;
 
-use super::server::{client_with, context, serve};
+use super::server::{client_with, context, serve, serve_raw};
 
 type Attempts = Arc<Mutex<Vec<Option<String>>>>;
 
@@ -71,6 +71,55 @@ async fn a_post_that_fails_counts_against_the_breaker_although_it_is_not_repeate
         assert_eq!(answer.status(), 500);
     }
     assert_eq!((seen.lock().unwrap().len(), breaker.state()), (2, BreakerState::Open));
+}
+
+#[tokio::test]
+async fn a_callers_deadline_does_not_open_the_breaker_but_the_calls_own_timeout_does() {
+    for (own, state) in [(false, BreakerState::Closed), (true, BreakerState::Open)] {
+        let silent = serve_raw(b"").await;
+        let breaker = CircuitBreaker::new("dependency", BreakerConfig::consecutive(3)).unwrap();
+        let client = Client::builder(ClientConfig::default(), SystemClock::shared())
+            .guard(Guard::local())
+            .pipeline(silent.to_string(), Pipeline::new().breaker(breaker.clone()))
+            .build()
+            .unwrap();
+        for _ in 0..5 {
+            let (request, soon) = (client.get(&format!("http://{silent}/")), Duration::from_millis(20));
+            let error = if own {
+                request.timeout(soon).send(&context()).await.unwrap_err()
+            } else {
+                let hurried = context().with_deadline(Deadline::after(&SystemClock, soon));
+                request.send(&hurried).await.unwrap_err()
+            };
+            assert!(matches!(error, ClientError::Deadline | ClientError::Rejected { .. }), "{error:?}");
+        }
+        assert_eq!(breaker.state(), state, "{own}");
+    }
+}
+
+#[tokio::test]
+async fn what_our_own_limits_turn_away_does_not_open_the_breaker() {
+    let address = serve(Router::new().route("/", any(|| async { "done" }))).await;
+    let breaker = CircuitBreaker::new("dependency", BreakerConfig::consecutive(3)).unwrap();
+    // For those who wait as well, within an attempt's time.
+    let policy = policy().with_attempt_timeout(Duration::from_millis(20)).unwrap();
+    for waiting in [0, 1] {
+        let mut config = ClientConfig::default();
+        (config.max_per_host, config.max_waiting_per_host) = (1, waiting);
+        let client = Client::builder(config, SystemClock::shared())
+            .guard(Guard::local())
+            .pipeline(address.to_string(), Pipeline::new().retry(policy.clone()).breaker(breaker.clone()))
+            .build()
+            .unwrap();
+        let get = || client.get(&format!("http://{address}/"));
+        let first = get().retry(RetryPolicy::none()).send(&context()).await.unwrap();
+        for _ in 0..5 {
+            let error = get().send(&context()).await.unwrap_err();
+            assert!(matches!(error, ClientError::Rejected { .. }), "{error:?}");
+            assert_eq!(breaker.state(), BreakerState::Closed, "{waiting}");
+        }
+        assert_eq!(first.text().await.unwrap(), "done");
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::any;
 use runtime_client::{Client, ClientConfig, ClientError};
 use runtime_discovery::{Balancer, Endpoint, OutlierConfig, Strategy};
-use runtime_kernel::{Classify, Context, ErrorKind, Source, SystemClock};
+use runtime_kernel::{Classify, Context, Deadline, ErrorKind, Source, SystemClock};
 use runtime_resilience::RetryPolicy;
 
 struct Server {
@@ -83,6 +83,41 @@ async fn calls_are_spread_retried_elsewhere_and_kept_from_those_that_ask_for_pea
     let _ = get(&client).await;
     let error = get(&client).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited, "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_stays_silent_is_left_alone_unless_its_caller_did_not_wait() {
+    let soon = Duration::from_millis(50);
+    // The attempt's time-out, the call's, and what its caller has left.
+    for (attempt, call, left, counts) in
+        [(Some(soon), None, None, (2, 1)), (None, Some(soon), None, (2, 1)), (None, None, Some(soon), (2, 0))]
+    {
+        // Takes connections and never looks at them.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead = Endpoint::parse(&silent.local_addr().unwrap().to_string()).unwrap();
+        let alive = server().await;
+        let balancer = Balancer::new(Strategy::RoundRobin, OutlierConfig::default()).unwrap();
+        balancer.update(&[dead, alive.endpoint.clone()]);
+        let mut policy = RetryPolicy::constant(Duration::from_millis(1)).unwrap();
+        if let Some(timeout) = attempt {
+            policy = policy.with_attempt_timeout(timeout).unwrap();
+        }
+        let client = Client::builder(ClientConfig::default(), SystemClock::shared()).retry(policy);
+        let client = client.targets("orders.service", Arc::new(balancer.clone())).build().unwrap();
+        for _ in 0..16 {
+            let mut context = Context::new(Source::Internal, &SystemClock);
+            if let Some(left) = left {
+                context = context.with_deadline(Deadline::after(&SystemClock, left));
+            }
+            let mut request = client.get("http://orders.service/");
+            if let Some(timeout) = call {
+                request = request.timeout(timeout);
+            }
+            let answer = request.send(&context).await;
+            assert!(answer.is_ok() || attempt.is_none(), "another endpoint gets it: {answer:?}");
+        }
+        assert_eq!(balancer.counts(), counts, "{attempt:?} {call:?} {left:?}");
+    }
 }
 
 #[tokio::test]
