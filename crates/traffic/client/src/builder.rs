@@ -85,7 +85,8 @@ impl ClientBuilder {
     }
 
     /// Puts endpoints behind a host: each attempt of a call to it goes to one of them, with the host in its `host`
-    /// header. They are trusted like hosts on the allow-list. Over TLS an endpoint must prove its own name.
+    /// header. Host and endpoints are trusted like hosts on the allow-list, whatever their addresses and ports. Over TLS
+    /// an endpoint must prove its own name.
     #[must_use]
     pub fn targets(mut self, host: impl Into<String>, targets: Arc<dyn Targets>) -> Self {
         self.targets.insert(host.into().to_ascii_lowercase(), targets);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use url::Url;
 use crate::builder::ClientBuilder;
 use crate::config::ClientConfig;
 use crate::error::{ClientError, Phase};
-use crate::guard::Guard;
+use crate::guard::{Guard, Refusal};
 use crate::hook::{Hook, Outgoing};
 use crate::redirect::Hop;
 use crate::request::RequestBuilder;
@@ -164,7 +165,7 @@ impl Client {
 
     pub(crate) async fn call(&self, context: &Context, call: Call) -> Result<Response, ClientError> {
         let inner = &*self.inner;
-        inner.guard.check_url(&call.hop.url)?;
+        inner.check(&call.hop.url)?;
         let repeatable = call.repeatable.unwrap_or_else(|| is_repeatable(&call.hop));
         let repeat = if call.hop.body.is_stream() || (context.caller_retries && call.retry.is_none()) {
             Repeat::Never
@@ -247,7 +248,7 @@ impl Client {
         let inner = &*self.inner;
         let mut hop = call.hop.clone();
         for _ in 0..=call.redirects {
-            inner.guard.check_url(&hop.url)?;
+            inner.check(&hop.url)?;
             let response = self.exchange(context, call, &hop, attempt).await?;
             let next =
                 if call.redirects == 0 { None } else { hop.next(response.status(), response.headers())? };
@@ -275,14 +276,14 @@ impl Client {
             return Response::stored(stored, &hop.url, call, inner);
         }
         let response = match inner.targets_of(&hop.url) {
-            None => self.connect(context, call, hop, attempt, &hop.url).await?,
+            None => self.connect(context, call, hop, attempt, None).await?,
             Some(targets) => {
                 let last = || call.last.lock().unwrap_or_else(PoisonError::into_inner);
                 let avoid = last().clone();
                 let target = targets.pick(avoid.as_deref()).map_err(ClientError::NoTarget)?;
                 *last() = Some(target.authority().to_owned());
                 let url = at(&hop.url, target.authority()).ok_or(ClientError::BadTarget)?;
-                let answer = self.connect(context, call, hop, attempt, &url).await;
+                let answer = self.connect(context, call, hop, attempt, Some(&url)).await;
                 match &answer {
                     Ok(response) => {
                         let now = inner.clock.utc();
@@ -309,21 +310,21 @@ impl Client {
 }
 
 impl Client {
-    /// One request to one place.
+    /// One request to one place: the hop's own, or an endpoint behind it.
     async fn connect(
         &self,
         context: &Context,
         call: &Call,
         hop: &Hop,
         attempt: Attempt,
-        url: &Url,
+        behind: Option<&Url>,
     ) -> Result<Response, ClientError> {
         let inner = &*self.inner;
+        let url = behind.unwrap_or(&hop.url);
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(0);
         // Endpoints behind a name are the operator's own.
-        let behind = *url != hop.url;
-        let named = behind || inner.guard.names_host(host, port);
+        let named = behind.is_some() || inner.guard.names_host(host, port);
         if inner.config.proxy.is_some() && !named {
             inner.judge(host, url, call.deadline).await?;
         }
@@ -347,7 +348,9 @@ impl Client {
         };
         let mut request = reqwest::Request::new(hop.method.clone(), url.clone());
         *request.headers_mut() = hop.headers.clone();
-        if behind && let Some(host) = hop.url.host_str().and_then(|host| HeaderValue::from_str(host).ok()) {
+        if behind.is_some()
+            && let Some(host) = hop.url.host_str().and_then(|host| HeaderValue::from_str(host).ok())
+        {
             request.headers_mut().entry(http::header::HOST).or_insert(host);
         }
         if inner.config.propagate {
@@ -377,6 +380,14 @@ fn at(url: &Url, authority: &str) -> Option<Url> {
 }
 
 impl Inner {
+    /// Judges a URL. What stands behind a host is the operator's own, as if the allow-list named the host.
+    fn check(&self, url: &Url) -> Result<(), Refusal> {
+        match self.targets_of(url) {
+            Some(_) => Guard::check_scheme(url),
+            None => self.guard.check_url(url),
+        }
+    }
+
     fn targets_of(&self, url: &Url) -> Option<&Arc<dyn Targets>> {
         self.targets.get(url.host_str().unwrap_or_default())
     }
@@ -399,6 +410,10 @@ impl Inner {
         }
         let found = deadline.run(&*self.clock, self.lookup.lookup(host)).await;
         let found = found.map_err(|_| ClientError::Deadline)?;
+        let found = found.and_then(|found| {
+            // The proxy may know some that nobody has judged.
+            if found.is_empty() { Err(io::Error::from(io::ErrorKind::NotFound)) } else { Ok(found) }
+        });
         let found = found.map_err(|source| ClientError::Unknown { host: host.to_owned(), source })?;
         found.iter().try_for_each(|address| self.guard.check_address(host, address.ip()))?;
         Ok(())

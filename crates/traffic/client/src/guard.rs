@@ -96,9 +96,7 @@ impl Guard {
     /// # Errors
     /// [`Refusal`] says why not.
     pub fn check_url(&self, url: &Url) -> Result<(), Refusal> {
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(Refusal::Scheme);
-        }
+        Self::check_scheme(url)?;
         let port = url.port_or_known_default().unwrap_or(0);
         let literal = match url.host() {
             Some(Host::Ipv4(v4)) => Some(IpAddr::V4(v4)),
@@ -115,6 +113,11 @@ impl Guard {
             return Err(Refusal::Port(port));
         }
         literal.map_or(Ok(()), |address| self.check_address(host, address))
+    }
+
+    /// All that is judged of hosts the operator has put endpoints behind.
+    pub(crate) fn check_scheme(url: &Url) -> Result<(), Refusal> {
+        if matches!(url.scheme(), "http" | "https") { Ok(()) } else { Err(Refusal::Scheme) }
     }
 
     /// Whether this host and port are on the allow-list by name, so that its addresses are not judged.

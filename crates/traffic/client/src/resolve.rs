@@ -14,7 +14,7 @@ pub type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>
 
 /// Turns a name into addresses; the ports in the answer do not count.
 pub trait Lookup: Send + Sync + 'static {
-    /// Every address of the name.
+    /// Every address of the name. A name that has none is not called.
     fn lookup(&self, host: &str) -> LookupFuture;
 }
 

@@ -52,6 +52,15 @@ async fn the_guard_judges_what_goes_through_the_proxy() {
 }
 
 #[tokio::test]
+async fn a_name_without_an_address_is_not_left_to_the_proxy() {
+    let mut config = ClientConfig::default();
+    config.proxy = Some(format!("http://{}", proxy().await));
+    let client = Client::builder(config, SystemClock::shared()).lookup(Script::new(&[&[]])).build().unwrap();
+    let error = client.get("http://intranet.example/").send(&context()).await.unwrap_err();
+    assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_proxy_that_is_none_is_refused_without_being_quoted() {
     let mut config = ClientConfig::default();
     config.proxy = Some("http://user:secret@ bad".to_owned());

@@ -86,6 +86,27 @@ async fn calls_are_spread_retried_elsewhere_and_kept_from_those_that_ask_for_pea
 }
 
 #[tokio::test]
+async fn what_stands_behind_a_name_is_called_at_any_port_also_under_its_own_name() {
+    let endpoint = server().await.endpoint;
+    let own = Endpoint::new("localhost", endpoint.port);
+    for (url, endpoint) in
+        [("http://orders.service/".to_owned(), endpoint), (format!("http://localhost:{}/", own.port), own)]
+    {
+        let balancer = Balancer::new(Strategy::default(), OutlierConfig::default()).unwrap();
+        balancer.update(&[endpoint]);
+        let balancer = Arc::new(balancer);
+        let mut config = ClientConfig::default();
+        config.allow_ports = vec![443];
+        let client = Client::builder(config, SystemClock::shared());
+        let client = client.targets("orders.service", balancer.clone()).targets("localhost", balancer);
+        let (client, context) = (client.build().unwrap(), Context::new(Source::Internal, &SystemClock));
+        assert_eq!(client.get(&url).send(&context).await.unwrap().status(), 200, "{url}");
+        let refused = client.get("http://other.service/").send(&context).await.unwrap_err();
+        assert!(matches!(refused, ClientError::Refused(_)), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_stays_silent_is_left_alone_unless_its_caller_did_not_wait() {
     let soon = Duration::from_millis(50);
     // The attempt's time-out, the call's, and what its caller has left.
