@@ -210,12 +210,7 @@ impl HardenedChat {
             yield Ok(first);
             loop {
                 let next = std::future::poll_fn(|cx| rest.as_mut().poll_next(cx));
-                match deadline.run(&*clock, next).await {
-                    Err(_) => {
-                        call.end(Some(&ProviderError::Deadline)).await;
-                        yield Err(ProviderError::Deadline);
-                        return;
-                    }
+                let error = match deadline.run(&*clock, next).await {
                     Ok(None) => {
                         call.end(None).await;
                         return;
@@ -223,15 +218,17 @@ impl HardenedChat {
                     Ok(Some(Ok(delta))) => {
                         call.hear(&delta);
                         yield Ok(delta);
+                        continue;
                     }
+                    // Whoever sees it first: the target is not to blame.
+                    Err(_) | Ok(Some(Err(ProviderError::Deadline))) => ProviderError::Deadline,
                     Ok(Some(Err(error))) => {
-                        let target = call.target();
-                        let error = ProviderError::BrokeOff { target, why: error.to_string() };
-                        call.end(Some(&error)).await;
-                        yield Err(error);
-                        return;
+                        ProviderError::BrokeOff { target: call.target(), why: error.to_string() }
                     }
-                }
+                };
+                call.end(Some(&error)).await;
+                yield Err(error);
+                return;
             }
         })
     }

@@ -1,12 +1,12 @@
 //! A client of the OpenAI wire format: chat completions, streamed or not, and embeddings.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
-use runtime_client::{Client, RequestBuilder, Response, parse_retry_after};
-use runtime_kernel::{Context, SharedClock};
+use runtime_client::{Client, ClientError, RequestBuilder, Response, parse_retry_after};
+use runtime_kernel::{Context, Deadline, SharedClock};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -55,6 +55,9 @@ impl OpenAiConfig {
 
 /// A model that speaks the OpenAI wire format. It makes one attempt at a time: retries and fallbacks are
 /// [`harden_ai`](crate::harden_ai)'s.
+///
+/// An answer may take until the context's deadline, however short the client's own `timeout` is; that holds only for a
+/// context without a deadline.
 #[derive(Clone, Debug)]
 pub struct OpenAi {
     client: Client,
@@ -119,6 +122,26 @@ struct Vector {
     embedding: Vec<f32>,
 }
 
+/// A request that was sent: whose time it has, and since when.
+struct Sent {
+    clock: SharedClock,
+    began: Instant,
+    deadline: Deadline,
+}
+
+impl Sent {
+    fn error(&self, target: &str, error: ClientError) -> ProviderError {
+        match error {
+            // The client's time is over, not the caller's: that is the target's affair.
+            ClientError::Deadline if !self.deadline.is_expired(&*self.clock) => ProviderError::TimedOut {
+                target: target.to_owned(),
+                after: self.clock.now().saturating_duration_since(self.began),
+            },
+            error => ProviderError::of_client(target, error),
+        }
+    }
+}
+
 impl OpenAi {
     /// A model by its configuration. The client must be allowed to call it, and needs no retries of its own.
     pub fn new(client: Client, config: OpenAiConfig, clock: SharedClock) -> Self {
@@ -155,12 +178,18 @@ impl OpenAi {
         context: &Context,
         target: &str,
         request: RequestBuilder,
-    ) -> Result<(Response, Told), ProviderError> {
+    ) -> Result<(Response, Told, Sent), ProviderError> {
+        let sent = Sent { clock: self.clock.clone(), began: self.clock.now(), deadline: context.deadline };
+        // Answers of models take longer than what the client's time is meant for.
+        let request = match context.deadline.remaining(&*self.clock) {
+            Some(left) => request.timeout(left),
+            None => request,
+        };
         let answer = request.send(&context.clone().with_caller_retries(true)).await;
-        let answer = answer.map_err(|error| ProviderError::of_client(target, error))?;
+        let answer = answer.map_err(|error| sent.error(target, error))?;
         let told = told(answer.headers());
         if answer.status().is_success() {
-            return Ok((answer, told));
+            return Ok((answer, told, sent));
         }
         let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = asked.and_then(|value| parse_retry_after(value, self.clock.utc()));
@@ -242,13 +271,13 @@ impl ChatModel for OpenAi {
         request: &ChatRequest,
     ) -> Result<(ChatResponse, Told), ProviderError> {
         let request = self.post("chat/completions", &self.chat(request, false)?);
-        let (answer, told) = self.send(context, target, request).await?;
+        let (answer, told, sent) = self.send(context, target, request).await?;
         let whole: Whole = match answer.json().await {
             Ok(whole) => whole,
-            Err(runtime_client::ClientError::Decode(_)) => {
+            Err(ClientError::Decode(_)) => {
                 return Err(failed(target, "its answer is no completion"));
             }
-            Err(error) => return Err(ProviderError::of_client(target, error)),
+            Err(error) => return Err(sent.error(target, error)),
         };
         let Some(choice) = whole.choices.into_iter().next() else {
             return Err(failed(target, "its answer has no choices"));
@@ -275,7 +304,7 @@ impl ChatModel for OpenAi {
         request: &ChatRequest,
     ) -> Result<(ChatStream, Told), ProviderError> {
         let request = self.post("chat/completions", &self.chat(request, true)?);
-        let (mut answer, told) = self.send(context, target, request).await?;
+        let (mut answer, told, sent) = self.send(context, target, request).await?;
         let target = target.to_owned();
         let stream = async_stream::stream! {
             let mut parser = SseParser::new(MOST_EVENT);
@@ -287,7 +316,7 @@ impl ChatModel for OpenAi {
                         return;
                     }
                     Err(error) => {
-                        yield Err(ProviderError::of_client(&target, error));
+                        yield Err(sent.error(&target, error));
                         return;
                     }
                 };
@@ -345,13 +374,13 @@ impl EmbeddingModel for OpenAi {
         texts: &[String],
     ) -> Result<(Embeddings, Told), ProviderError> {
         let body = json!({ "model": self.config.model, "input": texts, "encoding_format": "float" });
-        let (answer, told) = self.send(context, target, self.post("embeddings", &body)).await?;
+        let (answer, told, sent) = self.send(context, target, self.post("embeddings", &body)).await?;
         let mut found: Vectors = match answer.json().await {
             Ok(found) => found,
-            Err(runtime_client::ClientError::Decode(_)) => {
+            Err(ClientError::Decode(_)) => {
                 return Err(failed(target, "its answer has no vectors"));
             }
-            Err(error) => return Err(ProviderError::of_client(target, error)),
+            Err(error) => return Err(sent.error(target, error)),
         };
         // Their order is not promised.
         found.data.sort_by_key(|vector| vector.index);

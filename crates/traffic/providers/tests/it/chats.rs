@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use runtime_kernel::{
-    Classify, Context, Deadline, ErrorKind, Name, Retry, Source, SystemClock, TenantContext,
+    Classify, Context, Deadline, ErrorKind, ManualClock, Name, Retry, SharedClock, Source, SystemClock,
+    TenantContext,
 };
 use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas};
 use runtime_providers::{
-    CacheConfig, Chains, ChatRequest, HardenConfig, HardenedChat, Message, ProviderError, Target, harden_ai,
+    CacheConfig, Chains, ChatModel, ChatRequest, HardenConfig, HardenedChat, Message, ProviderError, Target,
+    harden_ai,
 };
+use tokio::sync::Notify;
 
-use super::script::{Act, Provider, target};
+use super::script::{Act, Provider, model_on, target, target_on};
 
 fn context() -> Context {
     Context::new(Source::Internal, &SystemClock)
@@ -166,6 +169,76 @@ async fn a_target_that_hangs_leaves_time_for_the_next() {
     let passed = Deadline::after(&SystemClock, Duration::ZERO);
     let error = chat.complete(&context().with_deadline(passed), &question("a")).await.unwrap_err();
     assert!(matches!(error, ProviderError::Deadline));
+}
+
+#[tokio::test]
+async fn an_attempt_has_its_share_of_the_time_however_short_the_clients_own_is() {
+    let clock = ManualClock::new();
+    let asked = Arc::new(Notify::new());
+    let ask = Arc::clone(&asked);
+    let (_, hanging) = Provider::start(move |_, _| {
+        ask.notify_one();
+        Act::Hang
+    })
+    .await;
+    let (_, good) = Provider::start(|_, _| Act::Answer(1)).await;
+    let shared: SharedClock = Arc::new(clock.clone());
+    let targets = [("hanging", &hanging), ("good", &good)];
+    let targets = targets.map(|(name, url)| target_on(Arc::clone(&shared), name, url, |_| {}));
+    // Of two minutes the first one has half; the client's time is over after half a minute.
+    let chat = harden_ai(targets.to_vec(), &Chains::default(), HardenConfig::default(), shared).unwrap();
+    let context = Context::new(Source::Internal, &clock);
+    let request = question("a");
+    let (answer, ()) = tokio::join!(chat.complete(&context, &request), async {
+        asked.notified().await;
+        clock.advance(Duration::from_mins(1));
+    });
+    assert_eq!(answer.unwrap().target, "good");
+}
+
+#[tokio::test]
+async fn without_a_deadline_the_clients_own_time_is_the_targets_time_out() {
+    let clock = ManualClock::new();
+    let asked = Arc::new(Notify::new());
+    let ask = Arc::clone(&asked);
+    let (_, url) = Provider::start(move |_, _| {
+        ask.notify_one();
+        Act::Hang
+    })
+    .await;
+    let model = model_on(Arc::new(clock.clone()), &url);
+    let context = Context::new(Source::Internal, &clock);
+    let request = question("a");
+    let (answer, ()) = tokio::join!(model.complete(&context, "hanging", &request), async {
+        asked.notified().await;
+        clock.advance(Duration::from_secs(30));
+    });
+    let error = answer.unwrap_err();
+    assert!(
+        matches!(error, ProviderError::TimedOut { after, .. } if after == Duration::from_secs(30)),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_may_last_as_long_as_the_call() {
+    let clock = ManualClock::new();
+    let go_on = Arc::new(Notify::new());
+    let pausing = Act::Pausing(3, Arc::clone(&go_on));
+    let (_, url) = Provider::start(move |_, _| pausing.clone()).await;
+    let shared: SharedClock = Arc::new(clock.clone());
+    let one = target_on(Arc::clone(&shared), "one", &url, |_| {});
+    let chat = harden_ai(vec![one], &Chains::default(), HardenConfig::default(), shared).unwrap();
+    let context = Context::new(Source::Internal, &clock);
+    let mut words = std::pin::pin!(chat.stream(&context, &question("a")).await.unwrap());
+    let mut text = words.next().await.unwrap().unwrap().content;
+    // Longer than the client's own time.
+    clock.advance(Duration::from_secs(90));
+    go_on.notify_one();
+    while let Some(delta) = words.next().await {
+        text += &delta.unwrap().content;
+    }
+    assert_eq!(text, "word word word ");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -12,9 +12,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt;
 use runtime_client::{Client, ClientConfig, Guard};
-use runtime_kernel::{Clock, SystemClock};
+use runtime_kernel::{Clock, SharedClock, SystemClock};
 use runtime_providers::{ChatModel, OpenAi, OpenAiConfig, Price, Target, TargetConfig, Usage};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 /// What a request is answered with.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Act {
     BreakOff(u32),
     /// An answer with these headers.
     Saying(u32, &'static [(&'static str, &'static str)]),
+    /// A stream that pauses after its first word until it is told to go on.
+    Pausing(u32, Arc<Notify>),
 }
 
 /// What has happened.
@@ -99,24 +102,26 @@ async fn chat(State(provider): State<Provider>, headers: HeaderMap, Json(body): 
         ledger.asked.len() - 1
     };
     let streams = body["stream"] == true;
-    let (tokens, breaks, headers): (u32, Option<u32>, &[(&str, &str)]) =
-        match (provider.script)(nth, &question) {
-            Act::Hang => std::future::pending().await,
-            Act::Refuse(status, retry_after, code) => {
-                let body = Json(json!({ "error": { "message": "no", "type": code, "code": code } }));
-                let mut response = (axum::http::StatusCode::from_u16(status).unwrap(), body).into_response();
-                if let Some(wait) = retry_after {
-                    response.headers_mut().insert("retry-after", wait.parse().unwrap());
-                }
-                return response;
+    let mut speech = Speech::default();
+    match (provider.script)(nth, &question) {
+        Act::Hang => std::future::pending().await,
+        Act::Refuse(status, retry_after, code) => {
+            let body = Json(json!({ "error": { "message": "no", "type": code, "code": code } }));
+            let mut response = (axum::http::StatusCode::from_u16(status).unwrap(), body).into_response();
+            if let Some(wait) = retry_after {
+                response.headers_mut().insert("retry-after", wait.parse().unwrap());
             }
-            Act::Answer(tokens) => (tokens, None, &[]),
-            Act::BreakOff(tokens) => (tokens + 5, Some(tokens), &[]),
-            Act::Saying(tokens, headers) => (tokens, None, headers),
-        };
+            return response;
+        }
+        Act::Answer(tokens) => speech.tokens = tokens,
+        Act::BreakOff(tokens) => (speech.tokens, speech.breaks) = (tokens + 5, Some(tokens)),
+        Act::Saying(tokens, headers) => (speech.tokens, speech.headers) = (tokens, headers),
+        Act::Pausing(tokens, until) => (speech.tokens, speech.pause) = (tokens, Some(until)),
+    }
+    let (tokens, headers) = (speech.tokens, speech.headers);
     let mut response = if streams {
         *provider.ledger.lock().unwrap().spoken.entry(question).or_default() += 1;
-        stream(&provider, tokens, breaks)
+        stream(&provider, speech)
     } else {
         let used = Usage { prompt: tokens, completion: tokens };
         provider.uses(used);
@@ -131,8 +136,18 @@ async fn chat(State(provider): State<Provider>, headers: HeaderMap, Json(body): 
     response
 }
 
+/// How an answer is given.
+#[derive(Default)]
+struct Speech {
+    tokens: u32,
+    breaks: Option<u32>,
+    headers: &'static [(&'static str, &'static str)],
+    pause: Option<Arc<Notify>>,
+}
+
 /// One event a token, each with what has been used so far; the last one `[DONE]`, unless it breaks off.
-fn stream(provider: &Provider, tokens: u32, breaks: Option<u32>) -> Response {
+fn stream(provider: &Provider, speech: Speech) -> Response {
+    let Speech { tokens, breaks, pause, .. } = speech;
     let said = breaks.unwrap_or(tokens);
     provider.uses(Usage { prompt: tokens, completion: said });
     let event = |value: Value| Bytes::from(format!("data: {value}\n\n"));
@@ -152,10 +167,17 @@ fn stream(provider: &Provider, tokens: u32, breaks: Option<u32>) -> Response {
         events.push(Ok(Bytes::from_static(b"data: [DONE]\n\n")));
     }
     // Each event is on its way before the next one is there.
-    let body = Body::from_stream(futures_util::stream::iter(events).then(|event| async move {
-        tokio::task::yield_now().await;
-        event
-    }));
+    let events = futures_util::stream::iter(events).enumerate().then(move |(nth, event)| {
+        let pause = pause.clone().filter(|_| nth == 2);
+        async move {
+            match pause {
+                Some(pause) => pause.notified().await,
+                None => tokio::task::yield_now().await,
+            }
+            event
+        }
+    });
+    let body = Body::from_stream(events);
     ([("content-type", "text/event-stream")], body).into_response()
 }
 
@@ -181,18 +203,31 @@ async fn embeddings(State(provider): State<Provider>, Json(body): Json<Value>) -
 pub(crate) const PRICE: Price = Price { prompt: 150_000, completion: 600_000 };
 
 pub(crate) fn model(url: &str) -> Arc<OpenAi> {
+    model_on(SystemClock::shared(), url)
+}
+
+/// With the client's own time-out as it is by default.
+pub(crate) fn model_on(clock: SharedClock, url: &str) -> Arc<OpenAi> {
     let mut config = ClientConfig::default();
     (config.max_per_host, config.max_waiting_per_host) = (150, 10_000);
-    config.timeout = Duration::from_mins(5);
-    let client = Client::builder(config, SystemClock::shared()).guard(Guard::local()).build().unwrap();
+    let client = Client::builder(config, clock.clone()).guard(Guard::local()).build().unwrap();
     let config = OpenAiConfig::new(url, "scripted").key("sk-secret");
     assert!(!format!("{config:?}").contains("secret"));
-    Arc::new(OpenAi::new(client, config, SystemClock::shared()))
+    Arc::new(OpenAi::new(client, config, clock))
 }
 
 pub(crate) fn target(name: &str, url: &str, change: impl FnOnce(&mut TargetConfig)) -> Target {
+    target_on(SystemClock::shared(), name, url, change)
+}
+
+pub(crate) fn target_on(
+    clock: SharedClock,
+    name: &str,
+    url: &str,
+    change: impl FnOnce(&mut TargetConfig),
+) -> Target {
     let mut config = TargetConfig::default();
     config.price = PRICE;
     change(&mut config);
-    Target::new(name, model(url) as Arc<dyn ChatModel>, config)
+    Target::new(name, model_on(clock, url) as Arc<dyn ChatModel>, config)
 }
