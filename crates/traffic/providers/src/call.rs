@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use runtime_kernel::{Deadline, TenantContext};
+use runtime_limits::QuotaError;
 
 use crate::error::ProviderError;
 use crate::harden::{HardenedChat, Inner};
@@ -53,13 +54,18 @@ async fn give_back(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
     }
 }
 
-/// What a call has cost beyond the estimate counts as well; what the tenant no longer has is spent all the same.
+/// What a call has cost beyond the estimate counts as well, as far as the tenant has it; the rest is spent all the same.
 async fn take_more(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
-    if let (Some(quotas), Some(name), Some(tenant), true) =
-        (&inner.quotas, &inner.config.quota, tenant, micros > 0)
-        && let Err(error) = quotas.take(tenant, name, micros).await
-    {
+    let (Some(quotas), Some(name), Some(tenant)) = (&inner.quotas, &inner.config.quota, tenant) else { return };
+    let mut wanted = micros;
+    // Less each time, and again only when others have taken of what was left.
+    while wanted > 0 {
+        let Err(error) = quotas.take(tenant, name, wanted).await else { return };
         tracing::warn!(error = %error, micros, "a call cost more than its estimate, and more than the tenant has");
+        wanted = match error {
+            QuotaError::Exceeded { usage, .. } => usage.left().min(wanted - 1),
+            _ => 0,
+        };
     }
 }
 

@@ -249,6 +249,8 @@ impl HardenedChat {
         }
         let clock = &*inner.clock;
         let deadline = context.deadline.narrow(Deadline::after(clock, inner.config.timeout));
+        // What question and answer may have at most.
+        let most = Usage { prompt: request.estimate(), completion: request.max_tokens };
         let mut chain = &inner.order;
         let mut last = None;
         let mut tried = Vec::new();
@@ -256,11 +258,11 @@ impl HardenedChat {
             if deadline.is_expired(clock) {
                 return Err(last.unwrap_or(ProviderError::Deadline));
             }
-            let (live, room) = match self.pick(chain, &mut tried, request, deadline).await {
+            let (live, room) = match self.pick(chain, &mut tried, most.total(), deadline).await {
                 Ok(picked) => picked,
                 Err(error) => return Err(last.unwrap_or(error)),
             };
-            let reserved = match self.reserve(context, &live, request).await {
+            let reserved = match self.reserve(context, &live, most).await {
                 Ok(reserved) => reserved,
                 Err(error) => {
                     room.unused().await;
@@ -275,7 +277,7 @@ impl HardenedChat {
                 tenant: context.tenant.clone(),
                 deadline,
                 told: Told::default(),
-                most: Usage { prompt: request.estimate(), completion: request.max_tokens },
+                most,
             };
             let after =
                 (inner.config.max_attempts - attempt).min(u32::try_from(chain.len()).unwrap_or(1)).max(1);
@@ -319,11 +321,10 @@ impl HardenedChat {
         &self,
         chain: &[usize],
         tried: &mut Vec<usize>,
-        request: &ChatRequest,
+        tokens: u32,
         deadline: Deadline,
     ) -> Result<(Arc<Live<dyn ChatModel>>, Room), ProviderError> {
         let inner = &*self.inner;
-        let tokens = request.estimate().saturating_add(request.max_tokens);
         let began = inner.ticks.now();
         loop {
             let (mut limited, mut cooling): (Option<ProviderError>, Option<Duration>) = (None, None);
@@ -382,14 +383,13 @@ impl HardenedChat {
         &self,
         context: &Context,
         live: &Live<dyn ChatModel>,
-        request: &ChatRequest,
+        most: Usage,
     ) -> Result<u64, ProviderError> {
         let inner = &*self.inner;
         let (Some(quotas), Some(name), Some(tenant)) = (&inner.quotas, &inner.config.quota, &context.tenant)
         else {
             return Ok(0);
         };
-        let most = Usage { prompt: request.estimate(), completion: request.max_tokens };
         let micros = live.target.config.price.of(most).micros();
         match quotas.take(tenant, name, micros).await {
             Ok(_) => Ok(micros),

@@ -70,12 +70,20 @@ impl ChatRequest {
         Self { messages: messages.into(), max_tokens, temperature: None, more: Map::new() }
     }
 
-    /// About how many tokens the messages are, not fewer than English text has: a token for every three bytes, and eight
-    /// for each message.
+    /// About how many tokens the question is, not fewer than English text has: a token for every three bytes of what is
+    /// said and of whatever else messages and request have (`tools`, `tool_calls`, …, as JSON), and eight for each
+    /// message.
     pub fn estimate(&self) -> u32 {
-        let one = |message: &Message| message.content.len().div_ceil(3) + 8;
-        u32::try_from(self.messages.iter().map(one).sum::<usize>()).unwrap_or(u32::MAX)
+        let one = |message: &Message| (message.content.len() + bytes(&message.more)).div_ceil(3) + 8;
+        let all = self.messages.iter().map(one).sum::<usize>() + bytes(&self.more).div_ceil(3);
+        u32::try_from(all).unwrap_or(u32::MAX)
     }
+}
+
+/// How long these fields are as JSON; those without a value are nothing.
+pub(crate) fn bytes(more: &Map<String, Value>) -> usize {
+    let said = more.iter().filter(|(_, value)| !value.is_null());
+    said.map(|(key, value)| key.len() + value.to_string().len()).sum()
 }
 
 /// Tokens a call has used.

@@ -10,9 +10,10 @@ use runtime_kernel::{
 };
 use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas};
 use runtime_providers::{
-    CacheConfig, Chains, ChatModel, ChatRequest, HardenConfig, HardenedChat, Message, ProviderError, Target,
-    harden_ai,
+    CacheConfig, Chains, ChatModel, ChatRequest, HardenConfig, HardenedChat, Message, Price, ProviderError,
+    Target, TargetConfig, harden_ai,
 };
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::script::{Act, Provider, model_on, target, target_on};
@@ -30,6 +31,23 @@ fn hardened(targets: Vec<Target>, change: impl FnOnce(&mut HardenConfig, &mut Ch
     config.max_wait = Duration::ZERO;
     change(&mut config, &mut chains);
     harden_ai(targets, &chains, config, SystemClock::shared()).unwrap()
+}
+
+/// A chat whose tenants may spend so many millionths of a dollar each.
+fn capped(target: Target, micros: u64) -> (HardenedChat, Quotas) {
+    let budget = [("ai".to_owned(), QuotaConfig::standing(micros))].into();
+    let quotas = Quotas::new(Arc::new(MemoryQuotas::new()), budget, SystemClock::shared()).unwrap();
+    let chat = hardened(vec![target], |config, _| config.quota = Some("ai".into()));
+    (chat.quotas(quotas.clone()).unwrap(), quotas)
+}
+
+/// Of question and answer alike.
+fn a_dollar_a_token(config: &mut TargetConfig) {
+    config.price = Price { prompt: 1_000_000_000_000, completion: 1_000_000_000_000 };
+}
+
+fn tenant(name: &str) -> TenantContext {
+    TenantContext::tenant(Name::new("main").unwrap(), Name::new(name).unwrap())
 }
 
 #[tokio::test]
@@ -282,17 +300,9 @@ async fn the_provider_is_believed_when_it_has_less_left() {
 #[tokio::test]
 async fn a_tenant_spends_no_more_than_it_may_and_what_a_call_did_not_cost_comes_back() {
     let (provider, url) = Provider::start(|_, _| Act::Answer(2)).await;
-    let price = |config: &mut runtime_providers::TargetConfig| {
-        // A dollar a token, of question and answer alike.
-        config.price = runtime_providers::Price { prompt: 1_000_000_000_000, completion: 1_000_000_000_000 };
-    };
     let request = question("hello");
     let most = u64::from(request.estimate() + request.max_tokens);
-    let budget = [("ai".to_owned(), QuotaConfig::standing((most + 10) * 1_000_000))].into();
-    let quotas = Quotas::new(Arc::new(MemoryQuotas::new()), budget, SystemClock::shared()).unwrap();
-    let chat = hardened(vec![target("one", &url, price)], |config, _| config.quota = Some("ai".into()));
-    let chat = chat.quotas(quotas.clone()).unwrap();
-    let tenant = |name| TenantContext::tenant(Name::new("main").unwrap(), Name::new(name).unwrap());
+    let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), (most + 10) * 1_000_000);
     let acme = context().with_tenant(tenant("acme"));
     for calls in 1..=3u64 {
         chat.complete(&acme, &request).await.unwrap();
@@ -314,17 +324,45 @@ async fn what_a_call_costs_beyond_its_estimate_counts_as_well() {
     let (_, url) = Provider::start(|_, _| Act::Answer(40)).await;
     let mut request = question("?");
     request.max_tokens = 5;
-    let price = |config: &mut runtime_providers::TargetConfig| {
-        config.price = runtime_providers::Price { prompt: 1_000_000_000_000, completion: 1_000_000_000_000 };
-    };
-    let budget = [("ai".to_owned(), QuotaConfig::standing(1_000_000_000))].into();
-    let quotas = Quotas::new(Arc::new(MemoryQuotas::new()), budget, SystemClock::shared()).unwrap();
-    let chat = hardened(vec![target("one", &url, price)], |config, _| config.quota = Some("ai".into()));
-    let chat = chat.quotas(quotas.clone()).unwrap();
-    let acme = TenantContext::tenant(Name::new("main").unwrap(), Name::new("acme").unwrap());
+    let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), 1_000_000_000);
+    let acme = tenant("acme");
     chat.complete(&context().with_tenant(acme.clone()), &request).await.unwrap();
     assert!(request.estimate() + request.max_tokens < 80);
     assert_eq!(quotas.usage(&acme, "ai").await.unwrap().used, 80_000_000);
+}
+
+#[tokio::test]
+async fn what_a_call_costs_beyond_what_is_left_spends_all_of_it() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(4_000)).await;
+    let mut request = question("?");
+    request.max_tokens = 5;
+    let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), 8_100_000_000);
+    let acme = tenant("acme");
+    for used in [8_000_000_000, 8_100_000_000] {
+        chat.complete(&context().with_tenant(acme.clone()), &request).await.unwrap();
+        assert_eq!(quotas.usage(&acme, "ai").await.unwrap().used, used);
+    }
+    let error = chat.complete(&context().with_tenant(acme), &request).await.unwrap_err();
+    assert!(matches!(error, ProviderError::BudgetSpent(_)), "{error:?}");
+    assert_eq!(provider.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_question_has_beside_its_words_is_reserved_as_well() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(1)).await;
+    let mut request = ChatRequest::new([Message::user("hi")], 1);
+    assert_eq!(request.estimate(), 9);
+    request.messages[0].more.insert("tool_calls".into(), json!(["x".repeat(3_000)]));
+    request.messages[0].more.insert("name".into(), json!(null));
+    assert!((1_000..1_050).contains(&request.estimate()), "{}", request.estimate());
+    request.more.insert("tools".into(), json!([{ "description": "x".repeat(300_000) }]));
+    assert!((101_000..101_100).contains(&request.estimate()), "{}", request.estimate());
+    // Fifteen cents per million tokens: more than a cent and a half, of which there is less than one.
+    let (chat, quotas) = capped(target("one", &url, |_| {}), 9_999);
+    let acme = tenant("acme");
+    let error = chat.complete(&context().with_tenant(acme.clone()), &request).await.unwrap_err();
+    assert!(matches!(error, ProviderError::BudgetSpent(_)), "{error:?}");
+    assert_eq!((provider.asked().len(), quotas.usage(&acme, "ai").await.unwrap().used), (0, 0));
 }
 
 #[tokio::test]
@@ -353,8 +391,7 @@ async fn the_same_question_is_asked_once_for_all_who_ask_it_and_never_for_anothe
         assert_eq!(call.await.unwrap().unwrap(), "word ");
     }
     assert_eq!(provider.asked().len(), 3);
-    let tenant = TenantContext::tenant(Name::new("main").unwrap(), Name::new("acme").unwrap());
-    asked("same", context().with_tenant(tenant)).await.unwrap().unwrap();
+    asked("same", context().with_tenant(tenant("acme"))).await.unwrap().unwrap();
     assert_eq!(provider.asked().len(), 4);
 }
 
