@@ -39,8 +39,9 @@ impl Call {
         take_more(inner, tenant, cost.saturating_sub(self.reserved)).await;
     }
 
-    pub(crate) async fn unused(self) {
-        self.room.unused().await;
+    /// The provider has refused it: it was a request, and no more.
+    pub(crate) async fn refused(self) {
+        self.room.used(0).await;
         give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved).await;
     }
 }

@@ -132,7 +132,7 @@ impl HardenedEmbedding {
                 self.live.failed(&error);
                 // What has been refused used nothing; what is not known counts.
                 if matches!(error, ProviderError::RateLimited { .. } | ProviderError::Overloaded { .. }) {
-                    room.unused().await;
+                    room.used(0).await;
                 }
                 Err(error)
             }

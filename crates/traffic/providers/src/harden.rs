@@ -247,6 +247,8 @@ impl HardenedChat {
         if let Some(gate) = &inner.gate {
             gate.pass(context).await?;
         }
+        // Before anything is reserved for what no provider will see.
+        request.check()?;
         let clock = &*inner.clock;
         let deadline = context.deadline.narrow(Deadline::after(clock, inner.config.timeout));
         // What question and answer may have at most.
@@ -296,7 +298,7 @@ impl HardenedChat {
             if matches!(error, ProviderError::TimedOut { .. } | ProviderError::Deadline) {
                 drop(call);
             } else {
-                call.unused().await;
+                call.refused().await;
             }
             let special = match &error {
                 ProviderError::ContextWindow { .. } => Some(&inner.context_window),

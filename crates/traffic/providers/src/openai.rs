@@ -203,13 +203,8 @@ impl OpenAi {
     }
 
     fn chat(&self, request: &ChatRequest, stream: bool) -> Result<Value, ProviderError> {
+        request.check()?;
         let wrong = |message: String| ProviderError::Config { key: "request".to_owned(), message };
-        // These would have it use, and cost, more than is reserved for it.
-        if let Some(key) =
-            ["n", "best_of", "max_completion_tokens"].iter().find(|key| request.more.contains_key(**key))
-        {
-            return Err(wrong(format!("must not have `{key}`: `max_tokens` bounds one answer")));
-        }
         let mut body = serde_json::to_value(request).map_err(|error| wrong(error.to_string()))?;
         let fields = body.as_object_mut().ok_or_else(|| wrong("must be an object".to_owned()))?;
         fields.insert("model".to_owned(), self.config.model.clone().into());

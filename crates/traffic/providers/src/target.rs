@@ -135,21 +135,29 @@ struct State {
 
 /// The room a call was given; settled when it is known what it used.
 #[derive(Debug)]
-pub(crate) struct Room(Option<Reserved>);
+pub(crate) struct Room {
+    tokens: Option<Reserved>,
+    request: Option<Reserved>,
+}
 
 impl Room {
     /// The call was made, and used so many tokens.
     pub(crate) async fn used(self, tokens: u32) {
-        if let Some(reserved) = self.0
-            && let Err(error) = reserved.settle(tokens).await
-        {
-            tracing::warn!(error = %error, "what a call did not use could not be given back");
-        }
+        settle(self.tokens, tokens).await;
     }
 
-    /// Nothing was used.
+    /// The call was never made.
     pub(crate) async fn unused(self) {
-        self.used(0).await;
+        settle(self.tokens, 0).await;
+        settle(self.request, 0).await;
+    }
+}
+
+async fn settle(reserved: Option<Reserved>, used: u32) {
+    if let Some(reserved) = reserved
+        && let Err(error) = reserved.settle(used).await
+    {
+        tracing::warn!(error = %error, "what a call did not use could not be given back");
     }
 }
 
@@ -194,18 +202,19 @@ impl<M: ?Sized> Live<M> {
             tokens,
             retry_after: error.retry_after(),
         };
-        let room = match &state.tokens {
-            Some((key, rate)) => {
-                let demand = Demand::new(key, *rate).cost(tokens);
-                Room(Some(state.buckets.reserve(demand).await.map_err(refused)?))
+        let mut room = Room { tokens: None, request: None };
+        if let Some((key, rate)) = &state.tokens {
+            let demand = Demand::new(key, *rate).cost(tokens);
+            room.tokens = Some(state.buckets.reserve(demand).await.map_err(refused)?);
+        }
+        if let Some((key, rate)) = &state.requests {
+            match state.buckets.reserve(Demand::new(key, *rate)).await {
+                Ok(request) => room.request = Some(request),
+                Err(error) => {
+                    room.unused().await;
+                    return Err(refused(error));
+                }
             }
-            None => Room(None),
-        };
-        if let Some((key, rate)) = &state.requests
-            && let Err(error) = state.buckets.take(&[Demand::new(key, *rate)]).await
-        {
-            room.unused().await;
-            return Err(refused(error.error));
         }
         Ok(room)
     }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::error::ProviderError;
+
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +79,18 @@ impl ChatRequest {
         let one = |message: &Message| (message.content.len() + bytes(&message.more)).div_ceil(3) + 8;
         let all = self.messages.iter().map(one).sum::<usize>() + bytes(&self.more).div_ceil(3);
         u32::try_from(all).unwrap_or(u32::MAX)
+    }
+
+    /// Refuses what would have it use, and cost, more than is reserved for it.
+    pub(crate) fn check(&self) -> Result<(), ProviderError> {
+        let beyond = ["n", "best_of", "max_completion_tokens"];
+        match beyond.iter().find(|key| self.more.contains_key(**key)) {
+            Some(key) => Err(ProviderError::Config {
+                key: "request".to_owned(),
+                message: format!("must not have `{key}`: `max_tokens` bounds one answer"),
+            }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -366,6 +366,34 @@ async fn what_a_question_has_beside_its_words_is_reserved_as_well() {
 }
 
 #[tokio::test]
+async fn calls_that_reach_no_provider_leave_its_limits_to_others() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(1)).await;
+    let acme = context().with_tenant(tenant("acme"));
+    let limited = target("one", &url, |config| {
+        a_dollar_a_token(config);
+        config.requests_per_minute = 2;
+    });
+    let (chat, quotas) = capped(limited, 1_000_000_000);
+    quotas.take(&tenant("acme"), "ai", 1_000_000_000).await.unwrap();
+    for _ in 0..2 {
+        let error = chat.complete(&acme, &question("hello")).await.unwrap_err();
+        assert!(matches!(error, ProviderError::BudgetSpent(_)), "{error:?}");
+    }
+    let globex = context().with_tenant(tenant("globex"));
+    let mut several = question("hello");
+    several.more.insert("n".into(), json!(2));
+    for _ in 0..2 {
+        let error = chat.complete(&globex, &several).await.unwrap_err();
+        assert!(matches!(error, ProviderError::Config { .. }), "{error:?}");
+    }
+    for _ in 0..2 {
+        chat.complete(&globex, &question("hello")).await.unwrap();
+    }
+    let error = chat.complete(&globex, &question("hello")).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Limited { .. }) && provider.asked().len() == 2, "{error:?}");
+}
+
+#[tokio::test]
 async fn the_same_question_is_asked_once_for_all_who_ask_it_and_never_for_another_tenant() {
     let (provider, url) = Provider::start(|nth, text| match (nth, text) {
         (0, "fails") => Act::Refuse(400, None, "x"),
