@@ -9,7 +9,7 @@ use crate::error::ProviderError;
 use crate::harden::{HardenedChat, Inner};
 use crate::port::{ChatModel, Told};
 use crate::target::{Live, Room};
-use crate::wire::{Delta, Usage};
+use crate::wire::{Delta, Usage, bytes};
 
 /// A call that has been given room and money.
 pub(crate) struct Call {
@@ -73,18 +73,19 @@ async fn take_more(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
 /// What has been heard of a stream, settled at its end. Dropped before, its call is dropped without a word.
 pub(crate) struct Heard {
     call: Option<Call>,
-    text: usize,
+    /// In bytes.
+    heard: usize,
     usage: Option<Usage>,
 }
 
 impl Heard {
     pub(crate) fn of(call: Call) -> Self {
-        Self { call: Some(call), text: 0, usage: None }
+        Self { call: Some(call), heard: 0, usage: None }
     }
 
     pub(crate) fn hear(&mut self, delta: &Delta) {
-        self.text += delta.content.len();
-        self.usage = delta.usage.or(self.usage);
+        self.heard = self.heard.saturating_add(delta.content.len() + bytes(&delta.more));
+        self.usage = delta.usage.and_then(Usage::said).or(self.usage);
     }
 
     pub(crate) fn target(&self) -> String {
@@ -96,9 +97,7 @@ impl Heard {
         if let Some(error) = error {
             call.live.failed(error);
         }
-        // Without the provider's own word: no more tokens than the answer had bytes.
-        let heard = u32::try_from(self.text).unwrap_or(u32::MAX).min(call.most.completion);
-        let usage = self.usage.unwrap_or(Usage { prompt: call.most.prompt, completion: heard });
+        let usage = self.usage.unwrap_or(call.most.heard(self.heard));
         call.used(usage).await;
     }
 }

@@ -12,7 +12,7 @@ use crate::gate::Gate;
 use crate::meter::{Meter, Spent};
 use crate::port::EmbeddingModel;
 use crate::target::{Live, Target};
-use crate::wire::{Embeddings, Usage};
+use crate::wire::{Embeddings, Usage, estimate};
 
 /// An embedding model with its limits, retries and batches. It has one target: vectors of two models cannot be compared.
 #[derive(Clone)]
@@ -102,8 +102,7 @@ impl HardenedEmbedding {
     }
 
     async fn one(&self, context: &Context, texts: &[String]) -> Result<Embeddings, ProviderError> {
-        let tokens = texts.iter().map(|text| text.len().div_ceil(3) + 1).sum::<usize>();
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let tokens = estimate(texts);
         if let Some(retry_after) = self.live.cooling() {
             return Err(ProviderError::AllCooling { retry_after });
         }
@@ -131,7 +130,7 @@ impl HardenedEmbedding {
             Err(error) => {
                 self.live.failed(&error);
                 // What has been refused used nothing; what is not known counts.
-                if matches!(error, ProviderError::RateLimited { .. } | ProviderError::Overloaded { .. }) {
+                if !error.may_have_cost() {
                     room.used(0).await;
                 }
                 Err(error)

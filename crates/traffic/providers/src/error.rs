@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime_client::ClientError;
+use runtime_client::{ClientError, Phase};
 use runtime_kernel::{Classify, Error, ErrorKind, Retry};
 
 /// Why an answer did not come.
@@ -53,9 +53,18 @@ pub enum ProviderError {
         /// What it says.
         message: String,
     },
-    /// The provider failed (500, 502, 504), or answered something that is no answer.
+    /// The provider failed (500, 502, 504), or could not be reached: nothing was generated.
     #[error("{target} failed")]
     Failed {
+        /// Which target.
+        target: String,
+        /// How; for operators, since it may name addresses.
+        why: String,
+    },
+    /// The request was sent and its answer was lost: the connection broke, or what came is no answer. It may have been
+    /// generated, and counts as used.
+    #[error("the answer of {target} was lost")]
+    Lost {
         /// Which target.
         target: String,
         /// How; for operators, since it may name addresses.
@@ -127,6 +136,7 @@ impl ProviderError {
             Self::RateLimited { .. }
                 | Self::Overloaded { .. }
                 | Self::Failed { .. }
+                | Self::Lost { .. }
                 | Self::TimedOut { .. }
                 | Self::Limited { .. }
                 | Self::Unauthorized { .. }
@@ -141,16 +151,30 @@ impl ProviderError {
                 Some((retry_after.unwrap_or(config), true))
             }
             Self::Unauthorized { .. } => Some((config, true)),
-            Self::Failed { .. } | Self::TimedOut { .. } | Self::BrokeOff { .. } => Some((config, false)),
+            Self::Failed { .. } | Self::Lost { .. } | Self::TimedOut { .. } | Self::BrokeOff { .. } => {
+                Some((config, false))
+            }
             _ => None,
         }
+    }
+
+    /// Whether the answer may have been generated, and be paid for, although nobody has it.
+    pub(crate) fn may_have_cost(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost { .. } | Self::TimedOut { .. } | Self::BrokeOff { .. } | Self::Deadline
+        )
     }
 
     pub(crate) fn of_client(target: &str, error: ClientError) -> Self {
         let target = target.to_owned();
         match error {
             ClientError::Deadline => Self::Deadline,
-            ClientError::Timeout { after, .. } => Self::TimedOut { target, after },
+            // Without a connection nothing was sent.
+            ClientError::Timeout { phase, after } if phase != Phase::Connect => Self::TimedOut { target, after },
+            ClientError::Broken { .. } | ClientError::TooLarge { .. } | ClientError::Decode(_) => {
+                Self::Lost { target, why: error.to_string() }
+            }
             other => Self::Failed { target, why: other.to_string() },
         }
     }
@@ -164,6 +188,7 @@ impl Classify for ProviderError {
             Self::RateLimited { .. } | Self::Limited { .. } | Self::BudgetSpent(_) => ErrorKind::RateLimited,
             Self::Overloaded { .. }
             | Self::Failed { .. }
+            | Self::Lost { .. }
             | Self::BrokeOff { .. }
             | Self::AllCooling { .. } => ErrorKind::Unavailable,
             Self::ContentPolicy { .. } => ErrorKind::Forbidden,
@@ -183,6 +208,7 @@ impl Classify for ProviderError {
             Self::Unauthorized { .. } => "provider.unauthorized",
             Self::Invalid { .. } => "provider.invalid_request",
             Self::Failed { .. } => "provider.failed",
+            Self::Lost { .. } => "provider.lost",
             Self::TimedOut { .. } => "provider.timed_out",
             Self::BrokeOff { .. } => "provider.broke_off",
             Self::Limited { .. } => "provider.limited",
@@ -202,7 +228,7 @@ impl Classify for ProviderError {
                 retry_after.map_or(Retry::Backoff, Retry::After)
             }
             Self::AllCooling { retry_after } => Retry::After(*retry_after),
-            Self::Failed { .. } | Self::TimedOut { .. } => Retry::Backoff,
+            Self::Failed { .. } | Self::Lost { .. } | Self::TimedOut { .. } => Retry::Backoff,
             _ => Retry::Never,
         }
     }

@@ -251,8 +251,7 @@ impl HardenedChat {
         request.check()?;
         let clock = &*inner.clock;
         let deadline = context.deadline.narrow(Deadline::after(clock, inner.config.timeout));
-        // What question and answer may have at most.
-        let most = Usage { prompt: request.estimate(), completion: request.max_tokens };
+        let most = request.most();
         let mut chain = &inner.order;
         let mut last = None;
         let mut tried = Vec::new();
@@ -294,8 +293,7 @@ impl HardenedChat {
                 Err(error) => error,
             };
             live.failed(&error);
-            // A call that timed out may have been answered and paid for; one that was refused was not.
-            if matches!(error, ProviderError::TimedOut { .. } | ProviderError::Deadline) {
+            if error.may_have_cost() {
                 drop(call);
             } else {
                 call.refused().await;
@@ -425,7 +423,7 @@ async fn first_words(target: &str, mut rest: ChatStream) -> Result<(Delta, ChatS
             Some(Err(error)) => return Err(error),
             None => {
                 let why = "the stream ended before its first words".to_owned();
-                return Err(ProviderError::Failed { target: target.to_owned(), why });
+                return Err(ProviderError::Lost { target: target.to_owned(), why });
             }
         }
     }

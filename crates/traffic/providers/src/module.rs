@@ -221,14 +221,14 @@ async fn ask(services: &Container, target: &str, kind: CheckKind, clock: &Shared
         CheckKind::Embed => match model.embed(&context, target, &["health_check".to_owned()]).await {
             Ok((found, _)) if found.vectors.first().is_none_or(Vec::is_empty) => {
                 let why = "its answer has no vector".to_owned();
-                Err(ProviderError::Failed { target: target.to_owned(), why })
+                Err(ProviderError::Lost { target: target.to_owned(), why })
             }
             answer => answer.map(drop),
         },
     };
     answer.map_err(|error| match &error {
         // Operators may know why.
-        ProviderError::Failed { why, .. } => {
+        ProviderError::Failed { why, .. } | ProviderError::Lost { why, .. } => {
             let message = format!("{error}: {why}");
             Error::new(error.kind(), error.code().to_owned(), message)
         }

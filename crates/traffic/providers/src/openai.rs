@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::error::ProviderError;
 use crate::port::{ChatModel, ChatStream, EmbeddingModel, Told};
 use crate::sse::SseParser;
-use crate::wire::{ChatRequest, ChatResponse, Delta, Embeddings, Finish, Message, Role, Usage};
+use crate::wire::{
+    ChatRequest, ChatResponse, Delta, Embeddings, Finish, Message, Role, Usage, bytes, estimate,
+};
 
 /// The largest event of a stream.
 const MOST_EVENT: usize = 1 << 20;
@@ -113,7 +115,7 @@ struct Piece {
 struct Vectors {
     data: Vec<Vector>,
     #[serde(default)]
-    usage: Usage,
+    usage: Option<Usage>,
 }
 
 #[derive(Deserialize)]
@@ -253,8 +255,8 @@ fn told(headers: &HeaderMap) -> Told {
     }
 }
 
-fn failed(target: &str, why: impl Into<String>) -> ProviderError {
-    ProviderError::Failed { target: target.to_owned(), why: why.into() }
+fn lost(target: &str, why: impl Into<String>) -> ProviderError {
+    ProviderError::Lost { target: target.to_owned(), why: why.into() }
 }
 
 #[async_trait]
@@ -265,29 +267,28 @@ impl ChatModel for OpenAi {
         target: &str,
         request: &ChatRequest,
     ) -> Result<(ChatResponse, Told), ProviderError> {
-        let request = self.post("chat/completions", &self.chat(request, false)?);
-        let (answer, told, sent) = self.send(context, target, request).await?;
+        let post = self.post("chat/completions", &self.chat(request, false)?);
+        let (answer, told, sent) = self.send(context, target, post).await?;
         let whole: Whole = match answer.json().await {
             Ok(whole) => whole,
             Err(ClientError::Decode(_)) => {
-                return Err(failed(target, "its answer is no completion"));
+                return Err(lost(target, "its answer is no completion"));
             }
             Err(error) => return Err(sent.error(target, error)),
         };
         let Some(choice) = whole.choices.into_iter().next() else {
-            return Err(failed(target, "its answer has no choices"));
+            return Err(lost(target, "its answer has no choices"));
         };
         let Spoken { role, content, more } = choice.message;
+        let content = content.unwrap_or_default();
+        let usage = whole.usage.and_then(Usage::said);
+        let usage = usage.unwrap_or_else(|| request.most().heard(content.len() + bytes(&more)));
         let response = ChatResponse {
             target: target.to_owned(),
             model: whole.model,
-            message: Message {
-                role: role.unwrap_or(Role::Assistant),
-                content: content.unwrap_or_default(),
-                more,
-            },
+            message: Message { role: role.unwrap_or(Role::Assistant), content, more },
             finish: Finish::parse(choice.finish_reason.as_deref().unwrap_or("stop")),
-            usage: whole.usage.unwrap_or_default(),
+            usage,
         };
         Ok((response, told))
     }
@@ -307,7 +308,7 @@ impl ChatModel for OpenAi {
                 let chunk = match answer.chunk().await {
                     Ok(Some(chunk)) => chunk,
                     Ok(None) => {
-                        yield Err(failed(&target, "the stream ended without its last event"));
+                        yield Err(lost(&target, "the stream ended without its last event"));
                         return;
                     }
                     Err(error) => {
@@ -318,7 +319,7 @@ impl ChatModel for OpenAi {
                 let events = match parser.push(&chunk) {
                     Ok(events) => events,
                     Err(error) => {
-                        yield Err(failed(&target, error.to_string()));
+                        yield Err(lost(&target, error.to_string()));
                         return;
                     }
                 };
@@ -342,7 +343,7 @@ impl ChatModel for OpenAi {
 
 fn delta(target: &str, data: &str) -> Result<Delta, ProviderError> {
     let chunk: Chunk =
-        serde_json::from_str(data).map_err(|_| failed(target, "an event is no piece of a completion"))?;
+        serde_json::from_str(data).map_err(|_| lost(target, "an event is no piece of a completion"))?;
     if let Some(error) = chunk.error {
         let status =
             error.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
@@ -373,7 +374,7 @@ impl EmbeddingModel for OpenAi {
         let mut found: Vectors = match answer.json().await {
             Ok(found) => found,
             Err(ClientError::Decode(_)) => {
-                return Err(failed(target, "its answer has no vectors"));
+                return Err(lost(target, "its answer has no vectors"));
             }
             Err(error) => return Err(sent.error(target, error)),
         };
@@ -381,12 +382,14 @@ impl EmbeddingModel for OpenAi {
         found.data.sort_by_key(|vector| vector.index);
         let in_order = found.data.iter().map(|vector| vector.index).eq(0..texts.len());
         if !in_order {
-            return Err(failed(
+            return Err(lost(
                 target,
                 format!("it gave {} vectors for {} texts", found.data.len(), texts.len()),
             ));
         }
         let vectors = found.data.into_iter().map(|vector| vector.embedding).collect();
-        Ok((Embeddings { vectors, usage: found.usage }, told))
+        let usage = found.usage.and_then(Usage::said);
+        let usage = usage.unwrap_or_else(|| Usage { prompt: estimate(texts), completion: 0 });
+        Ok((Embeddings { vectors, usage }, told))
     }
 }

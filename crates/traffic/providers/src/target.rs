@@ -252,7 +252,10 @@ impl<M: ?Sized> Live<M> {
 
     pub(crate) fn failed(&self, error: &ProviderError) {
         self.tell(error.code(), Usage::default());
-        let why = if let ProviderError::Failed { why, .. } = error { why.as_str() } else { "" };
+        let why = match error {
+            ProviderError::Failed { why, .. } | ProviderError::Lost { why, .. } => why.as_str(),
+            _ => "",
+        };
         tracing::warn!(target_name = %self.target.name, error = %error, why, "an attempt at a provider failed");
         let config = &self.target.config;
         let Some((time, at_once)) = error.cools(config.cooldown) else { return };

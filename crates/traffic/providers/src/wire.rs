@@ -81,6 +81,11 @@ impl ChatRequest {
         u32::try_from(all).unwrap_or(u32::MAX)
     }
 
+    /// What question and answer may have at most.
+    pub(crate) fn most(&self) -> Usage {
+        Usage { prompt: self.estimate(), completion: self.max_tokens }
+    }
+
     /// Refuses what would have it use, and cost, more than is reserved for it.
     pub(crate) fn check(&self) -> Result<(), ProviderError> {
         let beyond = ["n", "best_of", "max_completion_tokens"];
@@ -92,6 +97,12 @@ impl ChatRequest {
             None => Ok(()),
         }
     }
+}
+
+/// About how many tokens texts are that are turned into vectors.
+pub(crate) fn estimate(texts: &[String]) -> u32 {
+    let tokens = texts.iter().map(|text| text.len().div_ceil(3) + 1).sum::<usize>();
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 /// How long these fields are as JSON; those without a value are nothing.
@@ -115,6 +126,17 @@ impl Usage {
     /// Together.
     pub fn total(self) -> u32 {
         self.prompt.saturating_add(self.completion)
+    }
+
+    /// What of this a call has used whose provider does not say: no more tokens than its answer had bytes.
+    pub(crate) fn heard(self, bytes: usize) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self { prompt: self.prompt, completion: self.completion.min(bytes) }
+    }
+
+    /// Nothing is no word: every question has a token.
+    pub(crate) fn said(self) -> Option<Self> {
+        (self.total() > 0).then_some(self)
     }
 }
 
@@ -169,7 +191,8 @@ pub struct ChatResponse {
     pub message: Message,
     /// Why it ended.
     pub finish: Finish,
-    /// What it used.
+    /// What it used. Where the provider does not say: as many tokens as the question is estimated to have, and one for
+    /// each byte of the answer, up to `max_tokens`.
     pub usage: Usage,
 }
 
@@ -203,6 +226,6 @@ impl Delta {
 pub struct Embeddings {
     /// The vectors.
     pub vectors: Vec<Vec<f32>>,
-    /// What they used.
+    /// What they used. Where the provider does not say: a token for every three bytes, and one for each text.
     pub usage: Usage,
 }

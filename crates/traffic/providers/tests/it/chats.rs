@@ -366,6 +366,68 @@ async fn what_a_question_has_beside_its_words_is_reserved_as_well() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_provider_does_not_say_what_it_used_counts_by_its_length() {
+    let request = question("hello");
+    let prompt = u64::from(request.estimate());
+    // Twenty bytes, and more than the fifty tokens it may have.
+    for (act, tokens) in [
+        (Act::Silent(4), prompt + 20),
+        (Act::Silent(40), prompt + 50),
+        (Act::Calling(1), prompt + 50),
+    ] {
+        let said = act.clone();
+        let (_, url) = Provider::start(move |_, _| said.clone()).await;
+        let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), 1_000_000_000);
+        let acme = tenant("acme");
+        let context = context().with_tenant(acme.clone());
+        let mut calls = 0;
+        if matches!(act, Act::Silent(_)) {
+            let answer = chat.complete(&context, &request).await.unwrap();
+            assert_eq!(u64::from(answer.usage.total()), tokens, "{act:?}");
+            calls += 1;
+        }
+        let words: Vec<_> = chat.stream(&context, &request).await.unwrap().collect().await;
+        assert!(words.iter().all(Result::is_ok));
+        calls += 1;
+        let used = quotas.usage(&acme, "ai").await.unwrap().used;
+        assert_eq!(used, calls * tokens * 1_000_000, "{act:?}");
+        assert_eq!(chat.spent("main/acme").cost.micros(), used);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_counts_as_used_and_one_that_was_refused_does_not() {
+    let request = question("hello");
+    let most = u64::from(request.estimate() + request.max_tokens) * 1_000_000;
+    for (act, counts) in [
+        (Act::Cut, most),
+        (Act::Garbled, most),
+        (Act::Refuse(500, None, "x"), 0),
+        (Act::Refuse(400, None, "x"), 0),
+    ] {
+        let said = act.clone();
+        let (_, url) = Provider::start(move |_, _| said.clone()).await;
+        let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), 1_000_000_000);
+        let acme = tenant("acme");
+        let context = context().with_tenant(acme.clone());
+        let error = chat.complete(&context, &request).await.unwrap_err();
+        let attempts = if matches!(error, ProviderError::Invalid { .. }) { 1 } else { 3 };
+        assert_eq!(matches!(error, ProviderError::Lost { .. }), counts > 0, "{act:?}: {error:?}");
+        let used = quotas.usage(&acme, "ai").await.unwrap().used;
+        assert_eq!((used, chat.spent("main/acme").calls), (attempts * counts, 0), "{act:?}");
+    }
+    let (_, url) = Provider::start(|_, _| Act::Cut).await;
+    let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), 1_000_000_000);
+    let acme = tenant("acme");
+    assert!(chat.stream(&context().with_tenant(acme.clone()), &request).await.is_err());
+    assert_eq!(quotas.usage(&acme, "ai").await.unwrap().used, 3 * most, "before its first words as well");
+    // Nobody is there: nothing was sent.
+    let (chat, quotas) = capped(target("one", "http://127.0.0.1:1/v1", a_dollar_a_token), 1_000_000_000);
+    assert!(chat.complete(&context().with_tenant(acme.clone()), &request).await.is_err());
+    assert_eq!(quotas.usage(&acme, "ai").await.unwrap().used, 0);
+}
+
+#[tokio::test]
 async fn calls_that_reach_no_provider_leave_its_limits_to_others() {
     let (provider, url) = Provider::start(|_, _| Act::Answer(1)).await;
     let acme = context().with_tenant(tenant("acme"));

@@ -38,6 +38,22 @@ async fn vectors_come_in_the_order_of_their_texts_in_batches_and_failures_are_tr
 }
 
 #[tokio::test]
+async fn vectors_whose_provider_does_not_say_what_they_used_count_by_their_texts() {
+    let (_, url) = Provider::start(|_, _| Act::Silent(0)).await;
+    let mut limits = TargetConfig::default();
+    (limits.price, limits.tokens_per_minute) = (PRICE, 20);
+    let target = Target::new("one", model(&url) as Arc<dyn EmbeddingModel>, limits);
+    let policy = RetryPolicy::constant(Duration::from_millis(1)).unwrap();
+    let embedding = harden_embedding(target, policy, 2, SystemClock::shared()).unwrap();
+    let texts = ["x".repeat(30), "xy".to_owned()];
+    let found = embedding.embed(&context(), &texts).await.unwrap();
+    assert_eq!((found.usage.prompt, embedding.spent("").cost), (13, PRICE.of(found.usage)));
+    let soon = context().with_deadline(Deadline::after(&SystemClock, Duration::from_secs(1)));
+    let error = embedding.embed(&soon, &texts).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Limited { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn what_will_not_change_is_not_tried_again() {
     let (provider, url) = Provider::start(|_, _| Act::Refuse(401, None, "x")).await;
     let target = Target::new("one", model(&url) as Arc<dyn EmbeddingModel>, TargetConfig::default());

@@ -30,6 +30,14 @@ pub(crate) enum Act {
     BreakOff(u32),
     /// An answer with these headers.
     Saying(u32, &'static [(&'static str, &'static str)]),
+    /// An answer of so many tokens that does not say what it used.
+    Silent(u32),
+    /// The same as calls of tools, a stream of them.
+    Calling(u32),
+    /// A beginning that is no answer, whose connection breaks.
+    Cut,
+    /// A page.
+    Garbled,
     /// A stream that pauses after its first word until it is told to go on.
     Pausing(u32, Arc<Notify>),
 }
@@ -116,9 +124,20 @@ async fn chat(State(provider): State<Provider>, headers: HeaderMap, Json(body): 
         Act::Answer(tokens) => speech.tokens = tokens,
         Act::BreakOff(tokens) => (speech.tokens, speech.breaks) = (tokens + 5, Some(tokens)),
         Act::Saying(tokens, headers) => (speech.tokens, speech.headers) = (tokens, headers),
+        Act::Silent(tokens) => (speech.tokens, speech.silent) = (tokens, true),
+        Act::Calling(tokens) => (speech.tokens, speech.silent, speech.calls) = (tokens, true, true),
+        Act::Cut => {
+            let parts = [Ok("{\"id\": "), Err(std::io::Error::other("broken"))];
+            let parts = futures_util::stream::iter(parts).then(|part| async move {
+                tokio::task::yield_now().await;
+                part
+            });
+            return Body::from_stream(parts).into_response();
+        }
+        Act::Garbled => return "<html>".into_response(),
         Act::Pausing(tokens, until) => (speech.tokens, speech.pause) = (tokens, Some(until)),
     }
-    let (tokens, headers) = (speech.tokens, speech.headers);
+    let (tokens, headers, silent) = (speech.tokens, speech.headers, speech.silent);
     let mut response = if streams {
         *provider.ledger.lock().unwrap().spoken.entry(question).or_default() += 1;
         stream(&provider, speech)
@@ -127,7 +146,8 @@ async fn chat(State(provider): State<Provider>, headers: HeaderMap, Json(body): 
         provider.uses(used);
         let message = json!({ "role": "assistant", "content": "word ".repeat(tokens as usize) });
         let choice = json!({ "index": 0, "message": message, "finish_reason": "stop" });
-        Json(json!({ "id": "c", "object": "chat.completion", "model": "scripted", "choices": [choice], "usage": usage(used) }))
+        let usage = if silent { Value::Null } else { usage(used) };
+        Json(json!({ "id": "c", "object": "chat.completion", "model": "scripted", "choices": [choice], "usage": usage }))
             .into_response()
     };
     for (name, value) in headers {
@@ -143,11 +163,13 @@ struct Speech {
     breaks: Option<u32>,
     headers: &'static [(&'static str, &'static str)],
     pause: Option<Arc<Notify>>,
+    silent: bool,
+    calls: bool,
 }
 
 /// One event a token, each with what has been used so far; the last one `[DONE]`, unless it breaks off.
 fn stream(provider: &Provider, speech: Speech) -> Response {
-    let Speech { tokens, breaks, pause, .. } = speech;
+    let Speech { tokens, breaks, pause, silent, calls, .. } = speech;
     let said = breaks.unwrap_or(tokens);
     provider.uses(Usage { prompt: tokens, completion: said });
     let event = |value: Value| Bytes::from(format!("data: {value}\n\n"));
@@ -156,9 +178,15 @@ fn stream(provider: &Provider, speech: Speech) -> Response {
     })))];
     for token in 1..=said {
         let used = Usage { prompt: tokens, completion: token };
-        events.push(Ok(event(json!({
-            "choices": [{ "index": 0, "delta": { "content": "word " }, "finish_reason": null }], "usage": usage(used)
-        }))));
+        let delta = match calls {
+            true => json!({ "tool_calls": [{ "index": 0, "function": { "arguments": "word " } }] }),
+            false => json!({ "content": "word " }),
+        };
+        let mut piece = json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
+        if !silent {
+            piece["usage"] = usage(used);
+        }
+        events.push(Ok(event(piece)));
     }
     if breaks.is_some() {
         events.push(Err(std::io::Error::other("broken")));
@@ -189,7 +217,8 @@ async fn embeddings(State(provider): State<Provider>, Json(body): Json<Value>) -
         ledger.asked.push(texts.join("|"));
         ledger.asked.len() - 1
     };
-    if let Act::Refuse(status, _, _) = (provider.script)(nth, &texts[0]) {
+    let act = (provider.script)(nth, &texts[0]);
+    if let Act::Refuse(status, _, _) = act {
         return axum::http::StatusCode::from_u16(status).unwrap().into_response();
     }
     // In whatever order.
@@ -197,7 +226,11 @@ async fn embeddings(State(provider): State<Provider>, Json(body): Json<Value>) -
         |(index, text)| json!({ "object": "embedding", "index": index, "embedding": [text.len(), 1.0] }),
     );
     let used = Usage { prompt: 3 * u32::try_from(texts.len()).unwrap(), completion: 0 };
-    Json(json!({ "object": "list", "data": data.collect::<Vec<_>>(), "usage": usage(used) })).into_response()
+    let mut answer = json!({ "object": "list", "data": data.collect::<Vec<_>>() });
+    if !matches!(act, Act::Silent(_)) {
+        answer["usage"] = usage(used);
+    }
+    Json(answer).into_response()
 }
 
 pub(crate) const PRICE: Price = Price { prompt: 150_000, completion: 600_000 };
