@@ -7,8 +7,8 @@ use runtime_limits::QuotaError;
 
 use crate::error::ProviderError;
 use crate::harden::{HardenedChat, Inner};
-use crate::port::{ChatModel, Told};
-use crate::target::{Live, Room};
+use crate::port::ChatModel;
+use crate::target::{Head, Live, Room};
 use crate::wire::{Delta, Usage, bytes};
 
 /// A call that has been given room and money.
@@ -22,7 +22,7 @@ pub(crate) struct Call {
     /// What question and answer may have at most.
     pub(crate) most: Usage,
     /// What the provider said of its limits.
-    pub(crate) told: Told,
+    pub(crate) head: Head,
 }
 
 /// Dropped without a word, what was reserved counts as used, and what was spent is not known.
@@ -34,7 +34,7 @@ impl Call {
         self.live.answered(usage);
         self.room.used(usage.total()).await;
         // After ours has come back: of the two counts the smaller one holds.
-        self.live.told(self.told).await;
+        self.live.told(self.head).await;
         give_back(inner, tenant, self.reserved.saturating_sub(cost)).await;
         take_more(inner, tenant, cost.saturating_sub(self.reserved)).await;
     }
@@ -57,7 +57,9 @@ async fn give_back(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
 
 /// What a call has cost beyond the estimate counts as well, as far as the tenant has it; the rest is spent all the same.
 async fn take_more(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
-    let (Some(quotas), Some(name), Some(tenant)) = (&inner.quotas, &inner.config.quota, tenant) else { return };
+    let (Some(quotas), Some(name), Some(tenant)) = (&inner.quotas, &inner.config.quota, tenant) else {
+        return;
+    };
     let mut wanted = micros;
     // Less each time, and again only when others have taken of what was left.
     while wanted > 0 {
@@ -94,8 +96,10 @@ impl Heard {
 
     pub(crate) async fn end(&mut self, error: Option<&ProviderError>) {
         let Some(call) = self.call.take() else { return };
-        if let Some(error) = error {
-            call.live.failed(error);
+        match error {
+            Some(error) => call.live.failed(error),
+            // Not before: one that breaks off every stream has begun them all.
+            None => call.live.succeeded(),
         }
         let usage = self.usage.unwrap_or(call.most.heard(self.heard));
         call.used(usage).await;

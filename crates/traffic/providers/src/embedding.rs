@@ -120,11 +120,12 @@ impl HardenedEmbedding {
         let name = &*self.live.target.name;
         match self.live.target.model.embed(context, name, texts).await {
             Ok((found, told)) => {
+                let head = self.live.heard(told);
                 self.meter.add(context.tenant.as_deref(), found.usage, self.live.target.config.price);
                 self.live.answered(found.usage);
                 room.used(found.usage.total()).await;
                 self.live.succeeded();
-                self.live.told(told).await;
+                self.live.told(head).await;
                 Ok(found)
             }
             Err(error) => {

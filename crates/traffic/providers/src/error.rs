@@ -160,10 +160,7 @@ impl ProviderError {
 
     /// Whether the answer may have been generated, and be paid for, although nobody has it.
     pub(crate) fn may_have_cost(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost { .. } | Self::TimedOut { .. } | Self::BrokeOff { .. } | Self::Deadline
-        )
+        matches!(self, Self::Lost { .. } | Self::TimedOut { .. } | Self::BrokeOff { .. } | Self::Deadline)
     }
 
     pub(crate) fn of_client(target: &str, error: ClientError) -> Self {
@@ -171,7 +168,9 @@ impl ProviderError {
         match error {
             ClientError::Deadline => Self::Deadline,
             // Without a connection nothing was sent.
-            ClientError::Timeout { phase, after } if phase != Phase::Connect => Self::TimedOut { target, after },
+            ClientError::Timeout { phase, after } if phase != Phase::Connect => {
+                Self::TimedOut { target, after }
+            }
             ClientError::Broken { .. } | ClientError::TooLarge { .. } | ClientError::Decode(_) => {
                 Self::Lost { target, why: error.to_string() }
             }

@@ -14,8 +14,8 @@ use crate::config::{Chains, HardenConfig};
 use crate::error::ProviderError;
 use crate::gate::Gate;
 use crate::meter::{Meter, Spent, namespace};
-use crate::port::{ChatModel, ChatStream, Told};
-use crate::target::{Live, Room, Target};
+use crate::port::{ChatModel, ChatStream};
+use crate::target::{Head, Live, Room, Target};
 use crate::wire::{ChatRequest, ChatResponse, Delta, Usage};
 
 /// Puts several chat models together into one that holds. See [`HardenedChat`].
@@ -178,9 +178,11 @@ impl HardenedChat {
 
     async fn ask(&self, context: &Context, request: &ChatRequest) -> Result<ChatResponse, ProviderError> {
         let whole = |live: Arc<Live<dyn ChatModel>>, own: Context| async move {
-            live.target.model.complete(&own, &live.target.name, request).await
+            let (answer, told) = live.target.model.complete(&own, &live.target.name, request).await?;
+            Ok((answer, live.heard(told)))
         };
         let (answer, call) = self.begin(context, request, whole).await?;
+        call.live.succeeded();
         call.used(answer.usage).await;
         Ok(answer)
     }
@@ -200,7 +202,8 @@ impl HardenedChat {
     ) -> Result<impl Stream<Item = Result<Delta, ProviderError>> + Send + use<>, ProviderError> {
         let begin = |live: Arc<Live<dyn ChatModel>>, own: Context| async move {
             let (rest, told) = live.target.model.stream(&own, &live.target.name, request).await?;
-            Ok((first_words(&live.target.name, rest).await?, told))
+            let head = live.heard(told);
+            Ok((first_words(&live.target.name, rest).await?, head))
         };
         let ((first, mut rest), call) = self.begin(context, request, begin).await?;
         let (clock, deadline) = (Arc::clone(&self.inner.clock), call.deadline);
@@ -241,7 +244,7 @@ impl HardenedChat {
         ask: impl Fn(Arc<Live<dyn ChatModel>>, Context) -> W,
     ) -> Result<(T, Call), ProviderError>
     where
-        W: Future<Output = Result<(T, Told), ProviderError>>,
+        W: Future<Output = Result<(T, Head), ProviderError>>,
     {
         let inner = &*self.inner;
         if let Some(gate) = &inner.gate {
@@ -277,7 +280,7 @@ impl HardenedChat {
                 reserved,
                 tenant: context.tenant.clone(),
                 deadline,
-                told: Told::default(),
+                head: Head::default(),
                 most,
             };
             let after =
@@ -286,10 +289,7 @@ impl HardenedChat {
             let share = share.min(inner.config.attempt_timeout);
             let work = ask(Arc::clone(&live), context.clone().with_deadline(deadline));
             let error = match self.within(share, deadline, &live, work).await {
-                Ok((begun, told)) => {
-                    live.succeeded();
-                    return Ok((begun, Call { told, ..call }));
-                }
+                Ok((begun, head)) => return Ok((begun, Call { head, ..call })),
                 Err(error) => error,
             };
             live.failed(&error);

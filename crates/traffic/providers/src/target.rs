@@ -133,6 +133,13 @@ struct State {
     cool_until: AtomicU64,
 }
 
+/// What the head of an answer says of limits, and when it came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Head {
+    told: Told,
+    at: u64,
+}
+
 /// The room a call was given; settled when it is known what it used.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -219,14 +226,22 @@ impl<M: ?Sized> Live<M> {
         Ok(room)
     }
 
-    /// The provider counts itself: where it has less left than we believe, it is right.
-    pub(crate) async fn told(&self, told: Told) {
+    /// What the head of an answer says, which has just come.
+    pub(crate) fn heard(&self, told: Told) -> Head {
+        Head { told, at: self.state.ticks.now() }
+    }
+
+    /// The provider counts itself: where it has less left than we believe, it is right. What has come back since its head
+    /// came is not less.
+    pub(crate) async fn told(&self, Head { told, at }: Head) {
         let state = &*self.state;
+        let since = u128::from(state.ticks.now().saturating_sub(at));
         for (limit, left) in [(&state.requests, told.requests), (&state.tokens, told.tokens)] {
             let (Some((key, rate)), Some(left)) = (limit, left) else { continue };
+            let back = u32::try_from(since / rate.interval().as_nanos().max(1)).unwrap_or(u32::MAX);
             let demand = Demand::new(key, *rate);
             let Ok(standing) = state.buckets.peek(demand).await else { continue };
-            let beyond = standing.remaining().saturating_sub(left);
+            let beyond = standing.remaining().saturating_sub(left.saturating_add(back));
             if beyond > 0 {
                 // Refused, others have taken them meanwhile, which is as good.
                 let _ = state.buckets.take(&[demand.cost(beyond)]).await;

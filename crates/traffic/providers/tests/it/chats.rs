@@ -298,6 +298,48 @@ async fn the_provider_is_believed_when_it_has_less_left() {
 }
 
 #[tokio::test]
+async fn what_a_provider_had_left_at_a_streams_head_has_grown_at_its_end() {
+    let clock = ManualClock::new();
+    let headers = &[("x-ratelimit-remaining-tokens", "500")];
+    let (_, url) = Provider::start(move |_, _| Act::Saying(2, headers)).await;
+    let shared: SharedClock = Arc::new(clock.clone());
+    let one = target_on(Arc::clone(&shared), "one", &url, |config| config.tokens_per_minute = 60_000);
+    let mut config = HardenConfig::default();
+    config.max_wait = Duration::ZERO;
+    let chat = harden_ai(vec![one], &Chains::default(), config, shared).unwrap();
+    let context = Context::new(Source::Internal, &clock);
+    let mut words = std::pin::pin!(chat.stream(&context, &question("a")).await.unwrap());
+    words.next().await.unwrap().unwrap();
+    clock.advance(Duration::from_secs(45));
+    while let Some(delta) = words.next().await {
+        delta.unwrap();
+    }
+    // A thousand come back each second: there are 45,500, and not one more.
+    let mut large = question("a");
+    large.max_tokens = 45_501 - large.estimate();
+    let error = chat.complete(&context, &large).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Limited { retry_after: Some(_), .. }), "{error:?}");
+    large.max_tokens -= 1;
+    chat.complete(&context, &large).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_target_that_breaks_off_every_stream_cools_down() {
+    let (bad, bad_url) = Provider::start(|_, _| Act::BreakOff(1)).await;
+    let (good, good_url) = Provider::start(|_, _| Act::Answer(1)).await;
+    let chat = hardened(vec![target("bad", &bad_url, |_| {}), target("good", &good_url, |_| {})], |_, _| {});
+    for asked in 1..=3 {
+        assert!(chat.cooling().is_empty());
+        let words: Vec<_> = chat.stream(&context(), &question("a")).await.unwrap().collect().await;
+        assert!(matches!(words.last(), Some(Err(ProviderError::BrokeOff { .. }))), "{words:?}");
+        assert_eq!((bad.asked().len(), good.asked().len()), (asked, 0));
+    }
+    assert_eq!(chat.cooling()[0].0, "bad");
+    let words: Vec<_> = chat.stream(&context(), &question("a")).await.unwrap().collect().await;
+    assert!(words.iter().all(Result::is_ok) && good.asked().len() == 1);
+}
+
+#[tokio::test]
 async fn a_tenant_spends_no_more_than_it_may_and_what_a_call_did_not_cost_comes_back() {
     let (provider, url) = Provider::start(|_, _| Act::Answer(2)).await;
     let request = question("hello");
@@ -370,11 +412,9 @@ async fn an_answer_whose_provider_does_not_say_what_it_used_counts_by_its_length
     let request = question("hello");
     let prompt = u64::from(request.estimate());
     // Twenty bytes, and more than the fifty tokens it may have.
-    for (act, tokens) in [
-        (Act::Silent(4), prompt + 20),
-        (Act::Silent(40), prompt + 50),
-        (Act::Calling(1), prompt + 50),
-    ] {
+    for (act, tokens) in
+        [(Act::Silent(4), prompt + 20), (Act::Silent(40), prompt + 50), (Act::Calling(1), prompt + 50)]
+    {
         let said = act.clone();
         let (_, url) = Provider::start(move |_, _| said.clone()).await;
         let (chat, quotas) = capped(target("one", &url, a_dollar_a_token), 1_000_000_000);
