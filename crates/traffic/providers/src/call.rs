@@ -31,7 +31,6 @@ impl Call {
         let inner = &*self.chat.inner;
         let tenant = self.tenant.as_deref();
         let cost = inner.meter.add(tenant, usage, self.live.target.config.price).micros();
-        self.live.answered(usage);
         self.room.used(usage.total()).await;
         // After ours has come back: of the two counts the smaller one holds.
         self.live.told(self.head).await;
@@ -75,18 +74,17 @@ async fn take_more(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
 /// What has been heard of a stream, settled at its end. Dropped before, its call is dropped without a word.
 pub(crate) struct Heard {
     call: Option<Call>,
-    /// In bytes.
-    heard: usize,
+    bytes: usize,
     usage: Option<Usage>,
 }
 
 impl Heard {
     pub(crate) fn of(call: Call) -> Self {
-        Self { call: Some(call), heard: 0, usage: None }
+        Self { call: Some(call), bytes: 0, usage: None }
     }
 
     pub(crate) fn hear(&mut self, delta: &Delta) {
-        self.heard = self.heard.saturating_add(delta.content.len() + bytes(&delta.more));
+        self.bytes = self.bytes.saturating_add(delta.content.len() + bytes(&delta.more));
         self.usage = delta.usage.and_then(Usage::said).or(self.usage);
     }
 
@@ -96,12 +94,12 @@ impl Heard {
 
     pub(crate) async fn end(&mut self, error: Option<&ProviderError>) {
         let Some(call) = self.call.take() else { return };
+        let usage = self.usage.unwrap_or(call.most.heard(self.bytes));
         match error {
-            Some(error) => call.live.failed(error),
+            Some(error) => call.live.failed(error, usage),
             // Not before: one that breaks off every stream has begun them all.
-            None => call.live.succeeded(),
+            None => call.live.answered(usage),
         }
-        let usage = self.usage.unwrap_or(call.most.heard(self.heard));
         call.used(usage).await;
     }
 }

@@ -124,12 +124,11 @@ impl HardenedEmbedding {
                 self.meter.add(context.tenant.as_deref(), found.usage, self.live.target.config.price);
                 self.live.answered(found.usage);
                 room.used(found.usage.total()).await;
-                self.live.succeeded();
                 self.live.told(head).await;
                 Ok(found)
             }
             Err(error) => {
-                self.live.failed(&error);
+                self.live.failed(&error, Usage::default());
                 // What has been refused used nothing; what is not known counts.
                 if !error.may_have_cost() {
                     room.used(0).await;

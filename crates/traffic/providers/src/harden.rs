@@ -182,7 +182,7 @@ impl HardenedChat {
             Ok((answer, live.heard(told)))
         };
         let (answer, call) = self.begin(context, request, whole).await?;
-        call.live.succeeded();
+        call.live.answered(answer.usage);
         call.used(answer.usage).await;
         Ok(answer)
     }
@@ -292,7 +292,7 @@ impl HardenedChat {
                 Ok((begun, head)) => return Ok((begun, Call { head, ..call })),
                 Err(error) => error,
             };
-            live.failed(&error);
+            live.failed(&error, Usage::default());
             if error.may_have_cost() {
                 drop(call);
             } else {

@@ -280,13 +280,13 @@ impl ChatModel for OpenAi {
             return Err(lost(target, "its answer has no choices"));
         };
         let Spoken { role, content, more } = choice.message;
-        let content = content.unwrap_or_default();
+        let text = content.unwrap_or_default();
         let usage = whole.usage.and_then(Usage::said);
-        let usage = usage.unwrap_or_else(|| request.most().heard(content.len() + bytes(&more)));
+        let usage = usage.unwrap_or_else(|| request.most().heard(text.len() + bytes(&more)));
         let response = ChatResponse {
             target: target.to_owned(),
             model: whole.model,
-            message: Message { role: role.unwrap_or(Role::Assistant), content, more },
+            message: Message { role: role.unwrap_or(Role::Assistant), content: text, more },
             finish: Finish::parse(choice.finish_reason.as_deref().unwrap_or("stop")),
             usage,
         };

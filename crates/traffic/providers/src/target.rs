@@ -69,7 +69,7 @@ pub struct Attempted<'a> {
     pub target: &'a str,
     /// `answered`, or the code of the error.
     pub outcome: &'a str,
-    /// The tokens that were used.
+    /// The tokens that were used, also by a stream that broke off.
     pub usage: Usage,
     /// What they cost.
     pub cost: Cost,
@@ -110,7 +110,7 @@ impl<M: ?Sized> Target<M> {
         self
     }
 
-    /// Calls `observer` after each attempt.
+    /// Calls `observer` after each attempt, once. An attempt that was dropped is not one.
     #[must_use]
     pub fn observed(mut self, observer: impl Fn(&Attempted<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
@@ -249,12 +249,9 @@ impl<M: ?Sized> Live<M> {
         }
     }
 
-    pub(crate) fn succeeded(&self) {
-        self.state.failures.store(0, Ordering::Relaxed);
-    }
-
-    /// It has answered, and this is what was used.
+    /// It has answered to the end, and this is what was used.
     pub(crate) fn answered(&self, usage: Usage) {
+        self.state.failures.store(0, Ordering::Relaxed);
         self.tell("answered", usage);
     }
 
@@ -265,8 +262,9 @@ impl<M: ?Sized> Live<M> {
         }
     }
 
-    pub(crate) fn failed(&self, error: &ProviderError) {
-        self.tell(error.code(), Usage::default());
+    /// It has failed, and this is what was used all the same.
+    pub(crate) fn failed(&self, error: &ProviderError, usage: Usage) {
+        self.tell(error.code(), usage);
         let why = match error {
             ProviderError::Failed { why, .. } | ProviderError::Lost { why, .. } => why.as_str(),
             _ => "",

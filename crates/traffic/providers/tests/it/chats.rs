@@ -1,6 +1,6 @@
 //! Targets, chains, cooldowns, limits, caps and the cache.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -337,6 +337,28 @@ async fn a_target_that_breaks_off_every_stream_cools_down() {
     assert_eq!(chat.cooling()[0].0, "bad");
     let words: Vec<_> = chat.stream(&context(), &question("a")).await.unwrap().collect().await;
     assert!(words.iter().all(Result::is_ok) && good.asked().len() == 1);
+}
+
+#[tokio::test]
+async fn each_attempt_is_told_of_once_with_what_it_used() {
+    let (_, url) = Provider::start(|nth, _| match nth {
+        0 => Act::Refuse(500, None, "x"),
+        1 => Act::BreakOff(2),
+        _ => Act::Answer(3),
+    })
+    .await;
+    let told: Arc<Mutex<Vec<_>>> = Arc::default();
+    let tell = Arc::clone(&told);
+    let one = target("one", &url, |_| {}).observed(move |attempted| {
+        tell.lock().unwrap().push((attempted.outcome.to_owned(), attempted.usage.total()));
+    });
+    let chat = hardened(vec![one], |_, _| {});
+    let _: Vec<_> = chat.stream(&context(), &question("a")).await.unwrap().collect().await;
+    let _: Vec<_> = chat.stream(&context(), &question("a")).await.unwrap().collect().await;
+    chat.complete(&context(), &question("a")).await.unwrap();
+    let told = told.lock().unwrap();
+    let told: Vec<_> = told.iter().map(|(outcome, tokens)| (outcome.as_str(), *tokens)).collect();
+    assert_eq!(told, [("provider.failed", 0), ("provider.broke_off", 9), ("answered", 6), ("answered", 6)]);
 }
 
 #[tokio::test]

@@ -178,9 +178,10 @@ fn stream(provider: &Provider, speech: Speech) -> Response {
     })))];
     for token in 1..=said {
         let used = Usage { prompt: tokens, completion: token };
-        let delta = match calls {
-            true => json!({ "tool_calls": [{ "index": 0, "function": { "arguments": "word " } }] }),
-            false => json!({ "content": "word " }),
+        let delta = if calls {
+            json!({ "tool_calls": [{ "index": 0, "function": { "arguments": "word " } }] })
+        } else {
+            json!({ "content": "word " })
         };
         let mut piece = json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] });
         if !silent {
