@@ -154,6 +154,8 @@ impl HardenedChat {
         let Some(question) = Question::of(&namespace(context.tenant.as_deref()), request) else {
             return self.ask(context, request).await;
         };
+        // Waiting for another's answer is part of the call.
+        let context = &context.clone().with_deadline(Deadline::after(&*inner.clock, inner.config.timeout));
         loop {
             match cache.find(question, &inner.ticks) {
                 Found::Known(answer) => return Ok((*answer).clone()),

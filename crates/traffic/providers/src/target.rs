@@ -110,7 +110,7 @@ impl<M: ?Sized> Target<M> {
         self
     }
 
-    /// Calls `observer` after each attempt, once. An attempt that was dropped is not one.
+    /// Calls `observer` once after each attempt, unless it was dropped.
     #[must_use]
     pub fn observed(mut self, observer: impl Fn(&Attempted<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use runtime_kernel::{
-    Classify, Context, Deadline, ErrorKind, ManualClock, Name, Retry, SharedClock, Source, SystemClock,
-    TenantContext,
+    Classify, Clock, Context, Deadline, ErrorKind, ManualClock, Name, Retry, SharedClock, Source,
+    SystemClock, TenantContext,
 };
 use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas};
 use runtime_providers::{
@@ -545,6 +545,43 @@ async fn the_same_question_is_asked_once_for_all_who_ask_it_and_never_for_anothe
     assert_eq!(provider.asked().len(), 3);
     asked("same", context().with_tenant(tenant("acme"))).await.unwrap().unwrap();
     assert_eq!(provider.asked().len(), 4);
+}
+
+#[tokio::test]
+async fn who_waits_for_anothers_answer_waits_no_longer_than_a_call_may_take() {
+    let clock = ManualClock::new();
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let (_, url) = Provider::start(move |nth, _| {
+        asked.send(nth).unwrap();
+        Act::Hang
+    })
+    .await;
+    let shared: SharedClock = Arc::new(clock.clone());
+    let mut config = HardenConfig::default();
+    (config.cache, config.attempt_timeout) = (Some(CacheConfig::default()), Duration::from_mins(10));
+    let one = target_on(Arc::clone(&shared), "one", &url, |_| {});
+    let chat = harden_ai(vec![one], &Chains::default(), config, shared).unwrap();
+    let hundred_seconds = Deadline::after(&clock, Duration::from_secs(100));
+    let (first, second) = (Context::new(Source::Internal, &clock), Context::new(Source::Internal, &clock));
+    let (first, request) = (first.with_deadline(hundred_seconds), question("a"));
+    let waiting = async { (chat.complete(&second, &request).await, clock.now()) };
+    let (first, (second, ended), began) = tokio::join!(chat.complete(&first, &request), waiting, async {
+        let began = clock.now();
+        assert_eq!(asks.recv().await, Some(0));
+        clock.advance(Duration::from_secs(100));
+        assert_eq!(asks.recv().await, Some(1), "the second one's turn");
+        // Of its two minutes the rest; then as long again.
+        for wait in [20, 100] {
+            clock.advance(Duration::from_secs(wait));
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+        }
+        began
+    });
+    assert!(matches!(first, Err(ProviderError::Deadline)), "{first:?}");
+    assert!(matches!(second, Err(ProviderError::Deadline)), "{second:?}");
+    assert_eq!(ended - began, Duration::from_mins(2));
 }
 
 #[test]
