@@ -105,6 +105,9 @@ pub enum ProviderError {
     /// The tenant may spend no more.
     #[error("the tenant's budget is spent")]
     BudgetSpent(#[source] Error),
+    /// Whether the tenant may spend it cannot be known: its quota cannot be read or changed.
+    #[error("the tenant's quota cannot be asked")]
+    Quota(#[source] Error),
     /// The deadline passed.
     #[error("the deadline has passed")]
     Deadline,
@@ -195,6 +198,7 @@ impl Classify for ProviderError {
             Self::Invalid { .. } | Self::Config { .. } => ErrorKind::Invalid,
             Self::UnknownName { .. } => ErrorKind::NotFound,
             Self::TimedOut { .. } | Self::Deadline => ErrorKind::Timeout,
+            Self::Quota(error) => error.kind(),
         }
     }
 
@@ -213,6 +217,7 @@ impl Classify for ProviderError {
             Self::Limited { .. } => "provider.limited",
             Self::AllCooling { .. } => "provider.all_cooling",
             Self::BudgetSpent(_) => "provider.budget_spent",
+            Self::Quota(_) => "provider.quota",
             Self::Deadline => "deadline.exceeded",
             Self::UnknownName { .. } => "provider.unknown_name",
             Self::Config { .. } => "provider.invalid_config",
@@ -227,6 +232,7 @@ impl Classify for ProviderError {
                 retry_after.map_or(Retry::Backoff, Retry::After)
             }
             Self::AllCooling { retry_after } => Retry::After(*retry_after),
+            Self::Quota(error) => error.retry(),
             Self::Failed { .. } | Self::Lost { .. } | Self::TimedOut { .. } => Retry::Backoff,
             _ => Retry::Never,
         }

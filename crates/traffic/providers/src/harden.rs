@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use runtime_kernel::{Context, Deadline, SharedClock, Ticks};
-use runtime_limits::Quotas;
+use runtime_limits::{QuotaError, Quotas};
 
 use crate::cache::{Cache, Found, Question};
 use crate::call::{Call, Heard};
@@ -105,8 +105,14 @@ impl HardenedChat {
     /// The same with quotas, of which [`HardenConfig::quota`] names the one that bounds spending.
     ///
     /// # Errors
-    /// [`ProviderError::Config`] when clones exist already.
+    /// [`ProviderError::Config`] when there is no quota of that name, or when clones exist already.
     pub fn quotas(mut self, quotas: Quotas) -> Result<Self, ProviderError> {
+        if let Some(name) = &self.inner.config.quota
+            && !quotas.names().any(|known| known == name)
+        {
+            let message = format!("names no quota: `{name}`");
+            return Err(ProviderError::Config { key: "quota".to_owned(), message });
+        }
         self.own("quotas")?.quotas = Some(quotas);
         Ok(self)
     }
@@ -395,7 +401,8 @@ impl HardenedChat {
         let micros = live.target.config.price.of(most).micros();
         match quotas.take(tenant, name, micros).await {
             Ok(_) => Ok(micros),
-            Err(error) => Err(ProviderError::BudgetSpent(error.into())),
+            Err(error @ QuotaError::Exceeded { .. }) => Err(ProviderError::BudgetSpent(error.into())),
+            Err(error) => Err(ProviderError::Quota(error.into())),
         }
     }
 

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use runtime_db::{Database, DbConfig};
 use runtime_kernel::{
     Classify, Clock, Context, Deadline, ErrorKind, ManualClock, Name, Retry, SharedClock, Source,
     SystemClock, TenantContext,
 };
-use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas};
+use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas, SqlQuotas};
 use runtime_providers::{
     CacheConfig, Chains, ChatModel, ChatRequest, HardenConfig, HardenedChat, Message, Price, ProviderError,
     Target, TargetConfig, harden_ai,
@@ -515,6 +516,26 @@ async fn calls_that_reach_no_provider_leave_its_limits_to_others() {
     }
     let error = chat.complete(&globex, &question("hello")).await.unwrap_err();
     assert!(matches!(error, ProviderError::Limited { .. }) && provider.asked().len() == 2, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_quota_that_cannot_be_asked_is_not_taken_for_one_that_is_spent() {
+    let (provider, url) = Provider::start(|_, _| Act::Answer(1)).await;
+    // Without the tables.
+    let db = Database::connect(&DbConfig::at("sqlite::memory:"), SystemClock::shared()).await.unwrap();
+    let budget = [("ai".to_owned(), QuotaConfig::standing(1_000_000_000))].into();
+    let quotas = Quotas::new(Arc::new(SqlQuotas::new(db)), budget, SystemClock::shared()).unwrap();
+    let named = |name: &str| {
+        hardened(vec![target("one", &url, a_dollar_a_token)], |c, _| c.quota = Some(name.into()))
+    };
+    let chat = named("ai").quotas(quotas.clone()).unwrap();
+    let error = chat.complete(&context().with_tenant(tenant("acme")), &question("hello")).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.kind(), provider.asked().len()),
+        ("provider.quota", ErrorKind::Internal, 0)
+    );
+    let error = named("nosuch").quotas(quotas).unwrap_err();
+    assert_eq!(error.to_string(), "`quota` names no quota: `nosuch`");
 }
 
 #[tokio::test]
