@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
 use runtime_client::{Client, ClientError, RequestBuilder, Response, parse_retry_after};
+use runtime_kernel::units::ByteSize;
 use runtime_kernel::{Context, Deadline, SharedClock};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,7 +18,7 @@ use crate::wire::{
     ChatRequest, ChatResponse, Delta, Embeddings, Finish, Message, Role, Usage, bytes, estimate,
 };
 
-/// The largest event of a stream.
+/// The largest event of a stream, and the largest refusal.
 const MOST_EVENT: usize = 1 << 20;
 
 /// Where a model is.
@@ -59,7 +60,7 @@ impl OpenAiConfig {
 /// [`harden_ai`](crate::harden_ai)'s.
 ///
 /// An answer may take until the context's deadline, however short the client's own `timeout` is; that holds only for a
-/// context without a deadline.
+/// context without a deadline. A stream may be longer than the client's `max_response`: each of its events may have 1 MiB.
 #[derive(Clone, Debug)]
 pub struct OpenAi {
     client: Client,
@@ -196,7 +197,7 @@ impl OpenAi {
         let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = asked.and_then(|value| parse_retry_after(value, self.clock.utc()));
         let status = answer.status();
-        let mut text = answer.text().await.unwrap_or_default();
+        let mut text = beginning(answer).await;
         // Some providers quote what they do not like.
         if let Some(key) = self.config.key.as_deref().filter(|key| !key.is_empty()) {
             text = text.replace(key, "***");
@@ -216,6 +217,17 @@ impl OpenAi {
         }
         Ok(body)
     }
+}
+
+/// A refusal is short.
+async fn beginning(mut answer: Response) -> String {
+    let mut text = Vec::new();
+    while text.len() < MOST_EVENT
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        text.extend_from_slice(&chunk);
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// What a status and its body mean.
@@ -300,6 +312,8 @@ impl ChatModel for OpenAi {
         request: &ChatRequest,
     ) -> Result<(ChatStream, Told), ProviderError> {
         let request = self.post("chat/completions", &self.chat(request, true)?);
+        // Nothing of it is kept but the event that comes: there is nothing to bound in all.
+        let request = request.max_response(ByteSize::bytes(u64::MAX));
         let (mut answer, told, sent) = self.send(context, target, request).await?;
         let target = target.to_owned();
         let stream = async_stream::stream! {

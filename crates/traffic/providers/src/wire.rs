@@ -88,7 +88,7 @@ impl ChatRequest {
 
     /// Refuses what would have it use, and cost, more than is reserved for it.
     pub(crate) fn check(&self) -> Result<(), ProviderError> {
-        let beyond = ["n", "best_of", "max_completion_tokens"];
+        let beyond = ["n", "best_of", "max_completion_tokens", "max_tokens"];
         match beyond.iter().find(|key| self.more.contains_key(**key)) {
             Some(key) => Err(ProviderError::Config {
                 key: "request".to_owned(),

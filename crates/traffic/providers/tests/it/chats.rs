@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use runtime_db::{Database, DbConfig};
+use runtime_kernel::units::ByteSize;
 use runtime_kernel::{
     Classify, Clock, Context, Deadline, ErrorKind, ManualClock, Name, Retry, SharedClock, Source,
     SystemClock, TenantContext,
@@ -17,7 +18,7 @@ use runtime_providers::{
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::script::{Act, Provider, model_on, target, target_on};
+use super::script::{Act, Provider, model_on, model_with, target, target_on};
 
 fn context() -> Context {
     Context::new(Source::Internal, &SystemClock)
@@ -258,6 +259,16 @@ async fn a_stream_may_last_as_long_as_the_call() {
         text += &delta.unwrap().content;
     }
     assert_eq!(text, "word word word ");
+}
+
+#[tokio::test]
+async fn a_stream_may_be_longer_than_an_answer_that_is_kept() {
+    let (_, url) = Provider::start(|_, _| Act::Answer(100)).await;
+    let model = model_with(SystemClock::shared(), &url, |config| config.max_response = ByteSize::kib(4));
+    let model: Arc<dyn ChatModel> = model;
+    let chat = hardened(vec![Target::new("one", model, TargetConfig::default())], |_, _| {});
+    let words: Vec<_> = chat.stream(&context(), &question("a")).await.unwrap().collect().await;
+    assert!(words.iter().all(Result::is_ok), "{:?}", words.last());
 }
 
 #[tokio::test]

@@ -207,7 +207,7 @@ async fn callers_see_neither_our_key_nor_our_addresses_and_cannot_ask_for_more_t
     };
     let error = ask(&chat(10)).await.to_string();
     assert!(error.contains("***") && !error.contains("sk-secret"), "{error}");
-    for key in ["n", "best_of", "max_completion_tokens"] {
+    for key in ["n", "best_of", "max_completion_tokens", "max_tokens"] {
         let mut request = chat(10);
         request.more.insert(key.to_owned(), json!(3));
         let error = ask(&request).await;

@@ -242,8 +242,17 @@ pub(crate) fn model(url: &str) -> Arc<OpenAi> {
 
 /// With the client's own time-out as it is by default.
 pub(crate) fn model_on(clock: SharedClock, url: &str) -> Arc<OpenAi> {
+    model_with(clock, url, |_| {})
+}
+
+pub(crate) fn model_with(
+    clock: SharedClock,
+    url: &str,
+    change: impl FnOnce(&mut ClientConfig),
+) -> Arc<OpenAi> {
     let mut config = ClientConfig::default();
     (config.max_per_host, config.max_waiting_per_host) = (150, 10_000);
+    change(&mut config);
     let client = Client::builder(config, clock.clone()).guard(Guard::local()).build().unwrap();
     let config = OpenAiConfig::new(url, "scripted").key("sk-secret");
     assert!(!format!("{config:?}").contains("secret"));
