@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runtime_kernel::{Deadline, TenantContext};
+use runtime_kernel::{Deadline, TenantContext, Timestamp};
 use runtime_limits::QuotaError;
 
 use crate::error::ProviderError;
@@ -11,12 +11,19 @@ use crate::port::ChatModel;
 use crate::target::{Head, Live, Room};
 use crate::wire::{Delta, Usage, bytes};
 
+/// What was taken from a quota, and when what is taken is forgotten.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Money {
+    pub(crate) micros: u64,
+    pub(crate) until: Option<Timestamp>,
+}
+
 /// A call that has been given room and money.
 pub(crate) struct Call {
     pub(crate) chat: HardenedChat,
     pub(crate) live: Arc<Live<dyn ChatModel>>,
     pub(crate) room: Room,
-    pub(crate) reserved: u64,
+    pub(crate) reserved: Money,
     pub(crate) tenant: Option<Arc<TenantContext>>,
     pub(crate) deadline: Deadline,
     /// What question and answer may have at most.
@@ -34,18 +41,23 @@ impl Call {
         self.room.used(usage.total()).await;
         // After ours has come back: of the two counts the smaller one holds.
         self.live.told(self.head).await;
-        give_back(inner, tenant, self.reserved.saturating_sub(cost)).await;
-        take_more(inner, tenant, cost.saturating_sub(self.reserved)).await;
+        give_back(inner, tenant, self.reserved, cost).await;
+        take_more(inner, tenant, cost.saturating_sub(self.reserved.micros)).await;
     }
 
     /// The provider has refused it: it was a request, and no more.
     pub(crate) async fn refused(self) {
         self.room.used(0).await;
-        give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved).await;
+        give_back(&self.chat.inner, self.tenant.as_deref(), self.reserved, 0).await;
     }
 }
 
-async fn give_back(inner: &Inner, tenant: Option<&TenantContext>, micros: u64) {
+async fn give_back(inner: &Inner, tenant: Option<&TenantContext>, reserved: Money, cost: u64) {
+    // What was taken in a day that is over would come back from the next one, which others have spent.
+    if reserved.until.is_some_and(|until| until <= inner.clock.utc()) {
+        return;
+    }
+    let micros = reserved.micros.saturating_sub(cost);
     if let (Some(quotas), Some(name), Some(tenant), true) =
         (&inner.quotas, &inner.config.quota, tenant, micros > 0)
         && let Err(error) = quotas.release(tenant, name, micros).await

@@ -9,7 +9,7 @@ use runtime_kernel::{Context, Deadline, SharedClock, Ticks};
 use runtime_limits::{QuotaError, Quotas};
 
 use crate::cache::{Cache, Found, Question};
-use crate::call::{Call, Heard};
+use crate::call::{Call, Heard, Money};
 use crate::config::{Chains, HardenConfig};
 use crate::error::ProviderError;
 use crate::gate::Gate;
@@ -87,7 +87,7 @@ pub(crate) struct Inner {
     context_window: Vec<usize>,
     content_policy: Vec<usize>,
     pub(crate) config: HardenConfig,
-    clock: SharedClock,
+    pub(crate) clock: SharedClock,
     pub(crate) ticks: Ticks,
     cache: Option<Cache>,
     pub(crate) quotas: Option<Quotas>,
@@ -392,15 +392,15 @@ impl HardenedChat {
         context: &Context,
         live: &Live<dyn ChatModel>,
         most: Usage,
-    ) -> Result<u64, ProviderError> {
+    ) -> Result<Money, ProviderError> {
         let inner = &*self.inner;
         let (Some(quotas), Some(name), Some(tenant)) = (&inner.quotas, &inner.config.quota, &context.tenant)
         else {
-            return Ok(0);
+            return Ok(Money::default());
         };
         let micros = live.target.config.price.of(most).micros();
         match quotas.take(tenant, name, micros).await {
-            Ok(_) => Ok(micros),
+            Ok(usage) => Ok(Money { micros, until: usage.resets_at }),
             Err(error @ QuotaError::Exceeded { .. }) => Err(ProviderError::BudgetSpent(error.into())),
             Err(error) => Err(ProviderError::Quota(error.into())),
         }

@@ -10,7 +10,7 @@ use runtime_kernel::{
     Classify, Clock, Context, Deadline, ErrorKind, ManualClock, Name, Retry, SharedClock, Source,
     SystemClock, TenantContext,
 };
-use runtime_limits::{MemoryQuotas, QuotaConfig, Quotas, SqlQuotas};
+use runtime_limits::{MemoryQuotas, Period, QuotaConfig, Quotas, SqlQuotas};
 use runtime_providers::{
     CacheConfig, Chains, ChatModel, ChatRequest, HardenConfig, HardenedChat, Message, Price, ProviderError,
     Target, TargetConfig, harden_ai,
@@ -527,6 +527,31 @@ async fn calls_that_reach_no_provider_leave_its_limits_to_others() {
     }
     let error = chat.complete(&globex, &question("hello")).await.unwrap_err();
     assert!(matches!(error, ProviderError::Limited { .. }) && provider.asked().len() == 2, "{error:?}");
+}
+
+#[tokio::test]
+async fn what_was_reserved_in_a_day_that_is_over_does_not_come_back_from_the_next() {
+    let clock = ManualClock::new();
+    let shared: SharedClock = Arc::new(clock.clone());
+    let (_, url) = Provider::start(|_, _| Act::Answer(2)).await;
+    let one = target_on(Arc::clone(&shared), "one", &url, a_dollar_a_token);
+    let budget = [("ai".to_owned(), QuotaConfig::per(1_000_000_000, Period::Day))].into();
+    let quotas = Quotas::new(Arc::new(MemoryQuotas::new()), budget, Arc::clone(&shared)).unwrap();
+    let mut config = HardenConfig::default();
+    config.quota = Some("ai".into());
+    let chat = harden_ai(vec![one], &Chains::default(), config, shared).unwrap();
+    let chat = chat.quotas(quotas.clone()).unwrap();
+    let acme = tenant("acme");
+    clock.advance(Duration::from_hours(24) - Duration::from_secs(30));
+    let context = Context::new(Source::Internal, &clock).with_tenant(acme.clone());
+    let mut words = std::pin::pin!(chat.stream(&context, &question("a")).await.unwrap());
+    words.next().await.unwrap().unwrap();
+    clock.advance(Duration::from_mins(1));
+    quotas.take(&acme, "ai", 500_000_000).await.unwrap();
+    while let Some(delta) = words.next().await {
+        delta.unwrap();
+    }
+    assert_eq!(quotas.usage(&acme, "ai").await.unwrap().used, 500_000_000);
 }
 
 #[tokio::test]
