@@ -8,6 +8,7 @@
 )]
 
 mod it {
+    mod budgets;
     mod chats;
     mod cost;
     mod database;
