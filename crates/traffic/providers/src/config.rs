@@ -17,7 +17,7 @@ pub struct HardenConfig {
     /// left is split, so that every target that may follow has its share.
     #[serde(with = "runtime_kernel::units::duration")]
     pub attempt_timeout: Duration,
-    /// How long a call without a deadline may take. Default 2 min.
+    /// How long a call may take, a stream up to its end; the context's deadline shortens it. Default 2 min.
     #[serde(with = "runtime_kernel::units::duration")]
     pub timeout: Duration,
     /// The longest wait for room under our own limits. Default 30 s.

@@ -59,8 +59,8 @@ impl OpenAiConfig {
 /// A model that speaks the OpenAI wire format. It makes one attempt at a time: retries and fallbacks are
 /// [`harden_ai`](crate::harden_ai)'s.
 ///
-/// An answer may take until the context's deadline, however short the client's own `timeout` is; that holds only for a
-/// context without a deadline. A stream may be longer than the client's `max_response`: each of its events may have 1 MiB.
+/// A chat's answer may take until the context's deadline, however short the client's own `timeout` is; that holds for
+/// embeddings, and for a context without a deadline. A stream may be longer than the client's `max_response`: each of its events may have 1 MiB.
 #[derive(Clone, Debug)]
 pub struct OpenAi {
     client: Client,
@@ -163,6 +163,15 @@ impl OpenAi {
         format!("{}/{path}", self.config.url.trim_end_matches('/'))
     }
 
+    /// A chat has the call's own time: it takes longer than what the client's is meant for.
+    fn ask(&self, context: &Context, body: &Value) -> RequestBuilder {
+        let request = self.post("chat/completions", body);
+        match context.deadline.remaining(&*self.clock) {
+            Some(left) => request.timeout(left),
+            None => request,
+        }
+    }
+
     fn post(&self, path: &str, body: &Value) -> RequestBuilder {
         self.keyed(self.client.post(&self.url(path)).json(body))
     }
@@ -183,11 +192,6 @@ impl OpenAi {
         request: RequestBuilder,
     ) -> Result<(Response, Told, Sent), ProviderError> {
         let sent = Sent { clock: self.clock.clone(), began: self.clock.now(), deadline: context.deadline };
-        // Answers of models take longer than what the client's time is meant for.
-        let request = match context.deadline.remaining(&*self.clock) {
-            Some(left) => request.timeout(left),
-            None => request,
-        };
         let answer = request.send(&context.clone().with_caller_retries(true)).await;
         let answer = answer.map_err(|error| sent.error(target, error))?;
         let told = told(answer.headers());
@@ -279,7 +283,7 @@ impl ChatModel for OpenAi {
         target: &str,
         request: &ChatRequest,
     ) -> Result<(ChatResponse, Told), ProviderError> {
-        let post = self.post("chat/completions", &self.chat(request, false)?);
+        let post = self.ask(context, &self.chat(request, false)?);
         let (answer, told, sent) = self.send(context, target, post).await?;
         let whole: Whole = match answer.json().await {
             Ok(whole) => whole,
@@ -311,7 +315,7 @@ impl ChatModel for OpenAi {
         target: &str,
         request: &ChatRequest,
     ) -> Result<(ChatStream, Told), ProviderError> {
-        let request = self.post("chat/completions", &self.chat(request, true)?);
+        let request = self.ask(context, &self.chat(request, true)?);
         // Nothing of it is kept but the event that comes: there is nothing to bound in all.
         let request = request.max_response(ByteSize::bytes(u64::MAX));
         let (mut answer, told, sent) = self.send(context, target, request).await?;

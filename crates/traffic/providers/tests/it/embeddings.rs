@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Context, Deadline, Source, SystemClock};
+use runtime_kernel::{Context, Deadline, ManualClock, SharedClock, Source, SystemClock};
 use runtime_providers::{EmbeddingModel, ProviderError, Target, TargetConfig, harden_embedding};
 use runtime_resilience::RetryPolicy;
 
-use super::script::{Act, PRICE, Provider, model};
+use super::script::{Act, PRICE, Provider, model, model_on};
 
 fn context() -> Context {
     Context::new(Source::Internal, &SystemClock)
@@ -51,6 +51,34 @@ async fn vectors_whose_provider_does_not_say_what_they_used_count_by_their_texts
     let soon = context().with_deadline(Deadline::after(&SystemClock, Duration::from_secs(1)));
     let error = embedding.embed(&soon, &texts).await.unwrap_err();
     assert!(matches!(error, ProviderError::Limited { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_has_the_clients_time_and_cools_down() {
+    let clock = ManualClock::new();
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let (_, url) = Provider::start(move |nth, _| {
+        asked.send(nth).unwrap();
+        Act::Hang
+    })
+    .await;
+    let shared: SharedClock = Arc::new(clock.clone());
+    let model = model_on(Arc::clone(&shared), &url) as Arc<dyn EmbeddingModel>;
+    let target = Target::new("one", model, TargetConfig::default());
+    let embedding = harden_embedding(target, RetryPolicy::none(), 2, shared).unwrap();
+    let later = Deadline::after(&clock, Duration::from_mins(10));
+    let context = Context::new(Source::Internal, &clock).with_deadline(later);
+    let texts = ["a".to_owned()];
+    for nth in 0..3 {
+        let (error, ()) = tokio::join!(embedding.embed(&context, &texts), async {
+            assert_eq!(asks.recv().await, Some(nth));
+            clock.advance(Duration::from_secs(30));
+        });
+        let error = error.unwrap_err();
+        assert!(matches!(error, ProviderError::TimedOut { .. }), "{error:?}");
+    }
+    let error = embedding.embed(&context, &texts).await.unwrap_err();
+    assert!(matches!(error, ProviderError::AllCooling { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -219,6 +219,9 @@ async fn embeddings(State(provider): State<Provider>, Json(body): Json<Value>) -
         ledger.asked.len() - 1
     };
     let act = (provider.script)(nth, &texts[0]);
+    if matches!(act, Act::Hang) {
+        std::future::pending::<()>().await;
+    }
     if let Act::Refuse(status, _, _) = act {
         return axum::http::StatusCode::from_u16(status).unwrap().into_response();
     }
