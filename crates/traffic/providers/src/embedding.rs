@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_kernel::{Context, SharedClock};
-use runtime_resilience::{Cause, RetryPolicy, SharedRng, retry};
+use runtime_kernel::{Context, Deadline, SharedClock};
+use runtime_resilience::{Cause, RetryConfig, RetryPolicy, SharedRng, retry};
 
 use crate::error::ProviderError;
 use crate::gate::Gate;
@@ -19,6 +19,7 @@ use crate::wire::{Embeddings, Usage, estimate};
 pub struct HardenedEmbedding {
     live: Arc<Live<dyn EmbeddingModel>>,
     policy: RetryPolicy,
+    attempt_timeout: Option<Duration>,
     batch: usize,
     clock: SharedClock,
     rng: SharedRng,
@@ -32,7 +33,8 @@ impl fmt::Debug for HardenedEmbedding {
     }
 }
 
-/// Puts limits, retries under a policy and batches of at most so many texts around an embedding model.
+/// Puts limits, retries under a policy and batches of at most so many texts around an embedding model. The policy's
+/// `attempt_timeout` begins when there is room for the attempt.
 ///
 /// # Errors
 /// [`ProviderError::Config`] names what is wrong.
@@ -48,12 +50,26 @@ pub fn harden_embedding(
     }
     Ok(HardenedEmbedding {
         live: Arc::new(Live::new(target, &clock)?),
-        policy,
+        attempt_timeout: policy.attempt_timeout(),
+        policy: untimed(policy)?,
         batch,
         clock,
         rng: SharedRng::from_os(),
         meter: Arc::default(),
         gate: None,
+    })
+}
+
+/// The loop would only drop an attempt that takes too long; told of it, the target cools down.
+fn untimed(policy: RetryPolicy) -> Result<RetryPolicy, ProviderError> {
+    let budget = policy.budget().cloned();
+    let mut config = RetryConfig::from(policy);
+    config.attempt_timeout = None;
+    let policy = RetryPolicy::new(config)
+        .map_err(|error| ProviderError::Config { key: "policy".to_owned(), message: error.to_string() })?;
+    Ok(match budget {
+        Some(budget) => policy.sharing(budget),
+        None => policy,
     })
 }
 
@@ -117,8 +133,17 @@ impl HardenedEmbedding {
                 Err(error) => return Err(error),
             }
         };
-        let name = &*self.live.target.name;
-        match self.live.target.model.embed(context, name, texts).await {
+        let (name, clock) = (&*self.live.target.name, &*self.clock);
+        let own = self.attempt_timeout.map_or(Deadline::NONE, |own| Deadline::after(clock, own));
+        let work = self.live.target.model.embed(context, name, texts);
+        let answer = own.narrow(context.deadline).run(clock, work).await;
+        let answer = answer.unwrap_or_else(|_| match self.attempt_timeout {
+            Some(after) if !context.deadline.is_expired(clock) => {
+                Err(ProviderError::TimedOut { target: name.to_owned(), after })
+            }
+            _ => Err(ProviderError::Deadline),
+        });
+        match answer {
             Ok((found, told)) => {
                 let head = self.live.heard(told);
                 self.meter.add(context.tenant.as_deref(), found.usage, self.live.target.config.price);

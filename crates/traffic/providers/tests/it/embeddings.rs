@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use runtime_kernel::{Context, Deadline, ManualClock, SharedClock, Source, SystemClock};
 use runtime_providers::{EmbeddingModel, ProviderError, Target, TargetConfig, harden_embedding};
 use runtime_resilience::RetryPolicy;
@@ -54,7 +55,17 @@ async fn vectors_whose_provider_does_not_say_what_they_used_count_by_their_texts
 }
 
 #[tokio::test]
-async fn a_target_that_hangs_has_the_clients_time_and_cools_down() {
+async fn a_target_that_hangs_has_the_clients_time_or_the_policys_and_cools_down() {
+    let ten = Duration::from_secs(10);
+    for (policy, time) in [
+        (RetryPolicy::none(), Duration::from_secs(30)),
+        (RetryPolicy::none().with_attempt_timeout(ten).unwrap(), ten),
+    ] {
+        cools_down(policy, time).await;
+    }
+}
+
+async fn cools_down(policy: RetryPolicy, time: Duration) {
     let clock = ManualClock::new();
     let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
     let (_, url) = Provider::start(move |nth, _| {
@@ -65,20 +76,20 @@ async fn a_target_that_hangs_has_the_clients_time_and_cools_down() {
     let shared: SharedClock = Arc::new(clock.clone());
     let model = model_on(Arc::clone(&shared), &url) as Arc<dyn EmbeddingModel>;
     let target = Target::new("one", model, TargetConfig::default());
-    let embedding = harden_embedding(target, RetryPolicy::none(), 2, shared).unwrap();
+    let embedding = harden_embedding(target, policy, 2, shared).unwrap();
     let later = Deadline::after(&clock, Duration::from_mins(10));
     let context = Context::new(Source::Internal, &clock).with_deadline(later);
     let texts = ["a".to_owned()];
     for nth in 0..3 {
         let (error, ()) = tokio::join!(embedding.embed(&context, &texts), async {
             assert_eq!(asks.recv().await, Some(nth));
-            clock.advance(Duration::from_secs(30));
+            clock.advance(time);
         });
         let error = error.unwrap_err();
         assert!(matches!(error, ProviderError::TimedOut { .. }), "{error:?}");
     }
-    let error = embedding.embed(&context, &texts).await.unwrap_err();
-    assert!(matches!(error, ProviderError::AllCooling { .. }), "{error:?}");
+    let answer = embedding.embed(&context, &texts).now_or_never().expect("the target is left alone");
+    assert!(matches!(answer, Err(ProviderError::AllCooling { .. })), "{answer:?}");
 }
 
 #[tokio::test]
