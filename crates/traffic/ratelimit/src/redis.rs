@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use runtime_kernel::SharedClock;
-use runtime_redis::{Redis, RedisError, Script};
+use runtime_redis::{Redis, RedisError, Script, Value};
 
 use crate::buckets::{Answer, Buckets, Demand, Together};
 use crate::config::WhenAway;
@@ -18,6 +18,7 @@ use crate::reserved::Reserved;
 
 static TAKE: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("bucket.lua"), include_str!("take.lua"))));
+static TAKE_ONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("one.lua")));
 static SETTLE: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("bucket.lua"), include_str!("settle.lua"))));
 
@@ -96,6 +97,37 @@ impl RedisBuckets {
         self.inner.redis.run_script(&script).await
     }
 
+    async fn run_all(&self, demands: &[Demand<'_>]) -> Result<Together, RedisError> {
+        if let [one] = demands
+            && one.cost > 0
+            && let Some(taken) = self.run_one(*one).await?
+        {
+            return Ok(taken);
+        }
+        Ok(read(demands, &self.run(demands, "all").await?))
+    }
+
+    /// Nothing when the bucket remembers what was reserved from it.
+    async fn run_one(&self, demand: Demand<'_>) -> Result<Option<Together>, RedisError> {
+        let interval = sixteenths(demand.rate);
+        let mut script = TAKE_ONE.key(self.key(demand.key));
+        script.arg(interval * u64::from(demand.cost)).arg(interval * u64::from(demand.rate.burst()));
+        let standing = |debt| Standing::new(nanos_of(debt), demand.rate);
+        Ok(match self.inner.redis.run_script(script).await? {
+            Value::Nil => None,
+            Value::Int(debt) => Some(Ok(Some(Tightest { index: 0, standing: standing(debt) }))),
+            Value::Array(refused) => match refused.as_slice() {
+                [Value::Int(debt), Value::Int(wait)] => {
+                    let retry_after = Duration::from_nanos(nanos_of(*wait));
+                    let error = LimitError::Exceeded { retry_after, standing: standing(*debt) };
+                    Some(Err(RefusedTogether { index: 0, error }))
+                }
+                _ => Some(Err(RefusedTogether { index: 0, error: garbled() })),
+            },
+            _ => Some(Err(RefusedTogether { index: 0, error: garbled() })),
+        })
+    }
+
     async fn take_all(&self, demands: &[Demand<'_>]) -> Together {
         if let Some(refused) = impossible(demands) {
             return Err(refused);
@@ -106,12 +138,12 @@ impl RedisBuckets {
         if let (Some(leases), [one]) = (&self.inner.leases, demands) {
             return self.take_leased(leases, *one).await.map_err(|error| RefusedTogether { index: 0, error });
         }
-        match self.run(demands, "all").await {
-            Ok(answer) => {
+        match self.run_all(demands).await {
+            Ok(taken) => {
                 if self.inner.told.load(Ordering::Relaxed) {
                     self.inner.told.store(false, Ordering::Relaxed);
                 }
-                read(demands, &answer)
+                taken
             }
             Err(error) => self.without(demands, &error),
         }
@@ -268,6 +300,11 @@ impl Open {
 /// An interval in sixteenths of a microsecond, rounded up: sums of them are exact in the script's doubles.
 fn sixteenths(rate: Rate) -> u64 {
     (rate.nanos() * 2).div_ceil(125)
+}
+
+/// Sixteenths of a microsecond in nanoseconds, whole microseconds, rounded up.
+fn nanos_of(sixteenths: i64) -> u64 {
+    u64::try_from(sixteenths).unwrap_or_default().div_ceil(16).saturating_mul(1_000)
 }
 
 fn micros(debt: i64) -> u64 {

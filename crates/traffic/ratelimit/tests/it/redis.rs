@@ -50,6 +50,22 @@ async fn a_bucket_expires_when_it_is_full_again() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_remembers_is_taken_from_like_any_other() {
+    let (buckets, _redis, _server) = fresh().await;
+    let demand = Demand::new("k", Rate::per_hour(10).unwrap());
+    let reserved = buckets.reserve(demand.cost(8)).await.unwrap();
+    let left = async |cost| {
+        let taken = buckets.take(&[demand.cost(cost)]).await;
+        taken.map(|granted| granted.unwrap().standing.remaining()).map_err(|refused| refused.error)
+    };
+    assert_eq!(left(1).await, Ok(1));
+    let refused = left(2).await.unwrap_err();
+    assert!(refused.retry_after() > Some(Duration::from_mins(5)), "{refused:?}");
+    reserved.cancel().await.unwrap();
+    assert_eq!(left(2).await, Ok(7));
+}
+
+#[tokio::test]
 async fn a_script_that_was_flushed_costs_no_request() {
     let (buckets, redis, _server) = fresh().await;
     let rate = Rate::per_hour(10).unwrap();
