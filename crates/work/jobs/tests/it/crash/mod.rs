@@ -360,6 +360,7 @@ async fn dropped_after(waits: usize, work: impl Future<Output = ()>) -> bool {
 async fn on_sqlite_a_job_survives_being_dropped_wherever_it_waits() {
     const STRIDE: usize = 3;
     let stage = Stage::sqlite().await;
+    let mut drops = 0;
     for chapter in SCRIPTS {
         for waits in (0..).step_by(STRIDE) {
             let scene =
@@ -370,10 +371,12 @@ async fn on_sqlite_a_job_survives_being_dropped_wherever_it_waits() {
             second.finish().await;
             second.verify().await;
             second.verify_nothing_left().await;
-            if !dropped {
-                assert!(waits > 10, "there were places to wait");
+            drops += usize::from(dropped);
+            // What the database answers at once is not waited for: a run may be done early, and the next one not.
+            if !dropped && waits > 10 {
                 break;
             }
         }
     }
+    assert!(drops > 20, "there were places to wait: {drops}");
 }
