@@ -116,15 +116,16 @@ impl RedisBuckets {
         Ok(match self.inner.redis.run_script(script).await? {
             Value::Nil => None,
             Value::Int(debt) => Some(Ok(Some(Tightest { index: 0, standing: standing(debt) }))),
-            Value::Array(refused) => match refused.as_slice() {
-                [Value::Int(debt), Value::Int(wait)] => {
-                    let retry_after = Duration::from_nanos(nanos_of(*wait));
-                    let error = LimitError::Exceeded { retry_after, standing: standing(*debt) };
-                    Some(Err(RefusedTogether { index: 0, error }))
-                }
-                _ => Some(Err(RefusedTogether { index: 0, error: garbled() })),
-            },
-            _ => Some(Err(RefusedTogether { index: 0, error: garbled() })),
+            refused => {
+                let error = match refused.as_sequence() {
+                    Some([Value::Int(debt), Value::Int(wait)]) => LimitError::Exceeded {
+                        retry_after: Duration::from_nanos(nanos_of(*wait)),
+                        standing: standing(*debt),
+                    },
+                    _ => garbled(),
+                };
+                Some(Err(RefusedTogether { index: 0, error }))
+            }
         })
     }
 
